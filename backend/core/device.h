@@ -1,0 +1,110 @@
+// A device: memory, streams, events. The server touches device memory only through this interface. It is the C++
+// face of tessera_device_table; shipped devices derive from it, PluginDevice adapts a loaded table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tessera/backend.h"
+
+namespace tessera {
+
+struct DeviceInfo {
+  std::string name;             // "Intel(R) Xeon(R) ... (16 threads, avx512 amx_bf16)", "NVIDIA H200"
+  int32_t compute_units = 0;    // cores in use, or streaming multiprocessors
+  int64_t total_memory_bytes = 0;
+  int64_t free_memory_bytes = 0;
+  int64_t fast_memory_bytes = 0;  // L2 per core, or shared memory per block
+  int64_t l2_bytes = 0;           // last-level cache shared by all compute units
+};
+
+using MemoryKind = tessera_memory_kind;
+using CopyKind = tessera_copy_kind;
+
+// Thread-safe. Raw handles; own them through DeviceBuffer, Stream and Event below.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // "cpu", "cuda:0": what plans, metrics and logs call it.
+  virtual const std::string& id() const = 0;
+  virtual absl::StatusOr<DeviceInfo> Info() const = 0;
+
+  // True when host code may read and write device memory directly: placement then needs no transfer.
+  virtual bool host_accessible() const = 0;
+
+  // 64-byte aligned. RESOURCE_EXHAUSTED with requested and free bytes when memory is short.
+  virtual absl::StatusOr<void*> Allocate(MemoryKind kind, size_t bytes) = 0;
+  virtual void Free(MemoryKind kind, void* memory) = 0;
+
+  virtual absl::StatusOr<tessera_stream*> CreateStream() = 0;
+  virtual void DestroyStream(tessera_stream* stream) = 0;
+  virtual absl::Status CopyAsync(void* destination, const void* source, size_t bytes, CopyKind kind,
+                                 tessera_stream* stream) = 0;
+
+  virtual absl::StatusOr<tessera_event*> CreateEvent() = 0;
+  virtual void DestroyEvent(tessera_event* event) = 0;
+  virtual absl::Status RecordEvent(tessera_event* event, tessera_stream* stream) = 0;
+  // Blocks until the work before the event is done; the error of that work, if it failed.
+  virtual absl::Status SynchronizeEvent(tessera_event* event) = 0;
+  virtual absl::StatusOr<double> ElapsedMicroseconds(tessera_event* begin, tessera_event* end) = 0;
+};
+
+// Owning, move-only block of device or pinned memory.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  static absl::StatusOr<DeviceBuffer> Create(Device& device, MemoryKind kind, size_t bytes);
+  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = static_cast<DeviceBuffer&&>(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
+  ~DeviceBuffer() { Reset(); }
+
+  void Reset();
+  std::byte* data() const { return static_cast<std::byte*>(data_); }
+  size_t size() const { return size_; }
+
+ private:
+  Device* device_ = nullptr;
+  MemoryKind kind_ = TESSERA_MEMORY_DEVICE;
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Owning, move-only stream and event handles.
+class Stream {
+ public:
+  Stream() = default;
+  static absl::StatusOr<Stream> Create(Device& device);
+  Stream(Stream&& other) noexcept { *this = static_cast<Stream&&>(other); }
+  Stream& operator=(Stream&& other) noexcept;
+  ~Stream() { Reset(); }
+
+  void Reset();
+  tessera_stream* get() const { return handle_; }
+
+ private:
+  Device* device_ = nullptr;
+  tessera_stream* handle_ = nullptr;
+};
+
+class Event {
+ public:
+  Event() = default;
+  static absl::StatusOr<Event> Create(Device& device);
+  Event(Event&& other) noexcept { *this = static_cast<Event&&>(other); }
+  Event& operator=(Event&& other) noexcept;
+  ~Event() { Reset(); }
+
+  void Reset();
+  tessera_event* get() const { return handle_; }
+
+ private:
+  Device* device_ = nullptr;
+  tessera_event* handle_ = nullptr;
+};
+
+}  // namespace tessera

@@ -1,0 +1,83 @@
+// What one request cost: filled by the steps of its journey, returned with the reply, totalled in metrics.
+// Bytes unless a name says otherwise. "measured" fields are read from allocators, clocks and copy sites, "modelled"
+// ones computed from the plan.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "backend/core/attention_problem.h"
+#include "backend/core/backend.h"
+
+namespace tessera {
+
+struct MemoryLedger {  // measured
+  int64_t input = 0;              // tensor bytes that came with the request (q, k, v, masks, slopes, sinks)
+  int64_t output = 0;             // tensor bytes of the reply
+  int64_t kv_cache_resident = 0;  // bytes of server-held K/V that the request read
+  int64_t workspace_peak = 0;     // device scratch of this request: the arena's high-water mark
+  int64_t staging_peak = 0;       // pinned host memory
+  int64_t device_peak = 0;        // device memory held for this request, tensors and workspace
+  int64_t host_copies_in = 0;     // how often the request's tensor bytes were copied on the host, and how many bytes
+  int64_t host_copies_in_bytes = 0;
+  int64_t host_copies_out = 0;
+  int64_t host_copies_out_bytes = 0;
+  int64_t transfers_to_device = 0;
+  int64_t transfers_to_device_bytes = 0;
+  int64_t transfers_from_device = 0;
+  int64_t transfers_from_device_bytes = 0;
+};
+
+struct TrafficLedger {  // modelled
+  int64_t hbm_read = 0;
+  int64_t hbm_write = 0;
+  int64_t standard_workspace = 0;  // what materialising the scores would hold, in the input's accumulation type
+  int64_t standard_hbm_bytes = 0;  // and move: standard attention, FlashAttention paper (arXiv:2205.14135), Alg. 0
+  double workspace_ratio = 0;      // standard_workspace / max(workspace_peak, 1)
+  double hbm_ratio = 0;            // standard_hbm_bytes / (hbm_read + hbm_write)
+};
+
+struct ChoiceLedger {
+  std::string backend;
+  std::string device;
+  std::string kernel;
+  int32_t tile_q = 0, tile_kv = 0, stages = 0, num_splits = 0;
+  int64_t fast_memory_bytes = 0;
+  int32_t launches = 0;
+  int32_t batch_requests = 1;   // requests that shared the launch
+  int64_t batch_sequences = 0;  // sequences in that launch
+};
+
+struct TimeLedger {  // measured, microseconds
+  double queue = 0;
+  double transfer_in = 0;
+  double compute = 0;  // of the launch, shared by the whole batch
+  double transfer_out = 0;
+  double total = 0;    // from the request's arrival at the service to its reply
+};
+
+struct Ledger {
+  MemoryLedger memory;
+  TrafficLedger traffic;
+  ChoiceLedger choice;
+  TimeLedger time;
+  int64_t flops = 0;               // of this request: ProblemSize::flops
+  double achieved_flops_per_s = 0; // the batch's flops over time.compute
+};
+
+// What a materialising implementation would need for `problem`: scores and probabilities in fp32.
+int64_t StandardWorkspaceBytes(const AttentionProblem& problem);
+int64_t StandardHbmBytes(const AttentionProblem& problem);
+
+// Device-memory traffic of a fused, tiled pass: Q and O once, K and V once per tile of query rows that does not fit
+// with them in a cache of `l2_bytes`, LSE, and split partials written and read once.
+struct ModelledTraffic {
+  int64_t read_bytes, write_bytes;
+};
+ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes);
+
+// Fills traffic, choice and flops of `ledger` from the plan; ratios use ledger.memory.workspace_peak.
+void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::string& backend,
+                 const std::string& device, Ledger& ledger);
+
+}  // namespace tessera

@@ -1,0 +1,37 @@
+// How a fused kernel cuts the score matrix: tile rows x keys, stages and splits, from the shape of the problem and
+// the fast memory of the device. A pure function, shown by Explain and in every ledger.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/core/attention_problem.h"
+
+namespace tessera {
+
+// What the choice may count on.
+struct TileLimits {
+  int64_t fast_memory_bytes;    // shared memory per block, or the share of L2 that one core should fill
+  int32_t compute_units;        // streaming multiprocessors, or worker threads
+  int32_t min_tile_q, max_tile_q;    // multiples of granularity_q
+  int32_t min_tile_kv, max_tile_kv;  // multiples of granularity_kv
+  int32_t granularity_q, granularity_kv;
+  int32_t max_stages;           // K/V tiles in flight
+  int32_t max_splits;           // 1: the kernel cannot split keys
+  // Bytes that one element occupies in fast memory, for each operand as the kernel holds it (after packing).
+  int32_t q_element_bytes, kv_element_bytes, score_element_bytes, accumulator_element_bytes;
+};
+
+struct TileChoice {
+  int32_t tile_q;
+  int32_t tile_kv;
+  int32_t stages;
+  int32_t num_splits;
+  int64_t fast_memory_bytes;  // what the tiles occupy; <= limits.fast_memory_bytes unless minimal tiles exceed it
+};
+
+// Largest tiles that fit, q first (each K/V tile is then reused by more rows: traffic falls as 1/tile_q), no larger
+// than the longest sequence; then splits of the keys until every compute unit has work (FlashDecoding,
+// arXiv:2311.01282 in spirit), at least 4 K/V tiles to a split.
+TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits);
+
+}  // namespace tessera

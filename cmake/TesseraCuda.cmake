@@ -1,0 +1,13 @@
+# Whether this build has CUDA; says so either way.
+set(TESSERA_HAVE_CUDA OFF)
+if(TESSERA_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    message(STATUS "Tessera: nvcc found (${CMAKE_CUDA_COMPILER}); this version ships CPU backends only, so nothing is compiled with it")
+  else()
+    message(STATUS "Tessera: nvcc not found: CPU-only build")
+  endif()
+else()
+  message(STATUS "Tessera: CUDA switched off (TESSERA_CUDA=OFF): CPU-only build")
+endif()

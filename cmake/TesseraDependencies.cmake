@@ -1,0 +1,15 @@
+# Third-party packages, all from Debian 12 / Ubuntu 24.04.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED CONFIG)
+
+if(TESSERA_BUILD_SERVER)
+  find_package(Protobuf REQUIRED)
+  find_package(gRPC REQUIRED CONFIG)
+  find_package(spdlog REQUIRED CONFIG)
+endif()
+if(TESSERA_BUILD_TESTS)
+  find_package(GTest REQUIRED CONFIG)
+endif()
+if(TESSERA_BUILD_BENCHMARKS)
+  find_package(benchmark REQUIRED CONFIG)
+endif()
