@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -74,8 +75,12 @@ def decode(tensor: tensor_pb2.Tensor, raw: Sequence[memoryview]) -> Array:
         raise ValueError(f"reply has a tensor of unknown element type {tensor.dtype}")
     if tensor.WhichOneof("data") != "raw_index" or tensor.raw_index >= len(raw) or tensor.strides:
         raise ValueError("reply has a tensor that is not a contiguous block of its raw bytes")
+    payload = raw[tensor.raw_index]
+    shape = tuple(tensor.shape)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != payload.nbytes:
+        raise ValueError(f"reply has a tensor of shape {shape} and type {dtype} in {payload.nbytes} bytes")
     # One copy, to memory that is aligned and the caller's own.
-    return np.frombuffer(raw[tensor.raw_index], dtype=dtype).reshape(tuple(tensor.shape)).copy()
+    return np.frombuffer(payload, dtype=dtype).reshape(shape).copy()
 
 
 def _flatten(array: Array) -> tuple[list[int], Array]:
