@@ -1,6 +1,6 @@
 // What one request cost: filled by the steps of its journey, returned with the reply, totalled in metrics.
-// Bytes unless a name says otherwise. "measured" fields are read from allocators, clocks and copy sites, "modelled"
-// ones computed from the plan.
+// Bytes unless a name says otherwise. "measured" fields are read from allocators, clocks and copy sites,
+// "modelled" ones computed from the plan.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,15 @@
 
 namespace tessera {
 
-struct MemoryLedger {  // measured
+struct MemoryLedger {             // measured
   int64_t input = 0;              // tensor bytes that came with the request (q, k, v, masks, slopes, sinks)
   int64_t output = 0;             // tensor bytes of the reply
   int64_t kv_cache_resident = 0;  // bytes of server-held K/V that the request read
   int64_t workspace_peak = 0;     // device scratch of this request: the arena's high-water mark
   int64_t staging_peak = 0;       // pinned host memory
   int64_t device_peak = 0;        // device memory held for this request, tensors and workspace
-  int64_t host_copies_in = 0;     // how often the request's tensor bytes were copied on the host, and how many bytes
+  int64_t host_copies_in =
+      0;  // how often the request's tensor bytes were copied on the host, and how many bytes
   int64_t host_copies_in_bytes = 0;
   int64_t host_copies_out = 0;
   int64_t host_copies_out_bytes = 0;
@@ -31,10 +32,12 @@ struct MemoryLedger {  // measured
 struct TrafficLedger {  // modelled
   int64_t hbm_read = 0;
   int64_t hbm_write = 0;
-  int64_t standard_workspace = 0;  // what materialising the scores would hold, in the input's accumulation type
-  int64_t standard_hbm_bytes = 0;  // and move: standard attention, FlashAttention paper (arXiv:2205.14135), Alg. 0
-  double workspace_ratio = 0;      // standard_workspace / max(workspace_peak, 1)
-  double hbm_ratio = 0;            // standard_hbm_bytes / (hbm_read + hbm_write)
+  int64_t standard_workspace =
+      0;  // what materialising the scores would hold, in the input's accumulation type
+  int64_t standard_hbm_bytes =
+      0;  // and move: standard attention, FlashAttention paper (arXiv:2205.14135), Alg. 0
+  double workspace_ratio = 0;  // standard_workspace / max(workspace_peak, 1)
+  double hbm_ratio = 0;        // standard_hbm_bytes / (hbm_read + hbm_write)
 };
 
 struct ChoiceLedger {
@@ -53,7 +56,7 @@ struct TimeLedger {  // measured, microseconds
   double transfer_in = 0;
   double compute = 0;  // of the launch, shared by the whole batch
   double transfer_out = 0;
-  double total = 0;    // from the request's arrival at the service to its reply
+  double total = 0;  // from the request's arrival at the service to its reply
 };
 
 struct Ledger {
@@ -61,22 +64,34 @@ struct Ledger {
   TrafficLedger traffic;
   ChoiceLedger choice;
   TimeLedger time;
-  int64_t flops = 0;               // of this request: ProblemSize::flops
-  double achieved_flops_per_s = 0; // the batch's flops over time.compute
+  int64_t flops = 0;                // of this request: ProblemSize::flops
+  double achieved_flops_per_s = 0;  // the batch's flops over time.compute
 };
 
-// What a materialising implementation would need for `problem`: scores and probabilities in fp32.
+// What a materialising implementation would need for `problem`: scores and probabilities of the whole batch
+// in fp32, hidden ones included. Saturates, as everything below, at INT64_MAX.
 int64_t StandardWorkspaceBytes(const AttentionProblem& problem);
+// What it would move: Q, K, V, mask and outputs once, scores and probabilities written once and read once
+// each.
 int64_t StandardHbmBytes(const AttentionProblem& problem);
 
-// Device-memory traffic of a fused, tiled pass: Q and O once, K and V once per tile of query rows that does not fit
-// with them in a cache of `l2_bytes`, LSE, and split partials written and read once.
+// Device-memory traffic of a fused, tiled pass over a valid problem. Read: Q and masks once; K and V of a kv
+// head
+//   - once, when those of its keys that any query sees fit a cache of `l2_bytes`: the head's query tiles are
+//   taken
+//     to run together and share it;
+//   - else once per query tile, only the K/V tiles in which that tile sees a key. A query tile is plan.tile_q
+//   rows of
+//     one query head, or of the whole group where a sequence has fewer queries than that (packed GQA).
+// Written: O and LSE. Split partials (an fp32 row of O and its LSE per split) are written and read once.
+// Slopes, sinks and sequence descriptions are too small to count. O(log) per sequence, whatever its lengths.
 struct ModelledTraffic {
   int64_t read_bytes, write_bytes;
 };
 ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes);
 
-// Fills traffic, choice and flops of `ledger` from the plan; ratios use ledger.memory.workspace_peak.
+// Fills traffic, choice and flops of `ledger` from the plan of this very problem; ratios use
+// ledger.memory.workspace_peak. choice.batch_requests is left to whoever merged requests.
 void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::string& backend,
                  const std::string& device, Ledger& ledger);
 

@@ -84,7 +84,7 @@ typedef struct tessera_sequence {
 } tessera_sequence;
 
 /* Log-sum-exp output, natural logarithm, fp32; (t, h) at data[t * token_stride + h * head_stride].
- * data is NULL when it is not wanted. */
+ * data is NULL and num_elements 0 when it is not wanted. */
 typedef struct tessera_lse {
   float* data;
   int64_t num_elements;
