@@ -17,7 +17,8 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).resolve().parent
-PROTO_ROOT = HERE.parents[1] / "proto"
+PROTO_ROOT = HERE.parent.parent / "proto"
+SOURCES = PROTO_ROOT / "tessera" / "v1"
 OUTPUT = HERE / "tessera_client" / "_proto"
 MODULES = ("tensor", "ledger", "attention")
 
@@ -28,11 +29,11 @@ def generate() -> None:
 
     well_known = Path(grpc_tools.__file__).parent / "_proto"  # google/protobuf/*.proto
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [str(PROTO_ROOT / "tessera" / "v1" / f"{module}.proto") for module in MODULES]
+        sources = [str(SOURCES / f"{module}.proto") for module in MODULES]
         includes = [f"-I{PROTO_ROOT}", f"-I{well_known}"]
         arguments = ["protoc", *includes, f"--python_out={scratch}", f"--pyi_out={scratch}", *sources]
         if protoc.main(arguments) != 0:
-            raise SystemExit(f"protoc failed on {PROTO_ROOT}/tessera/v1")
+            raise SystemExit(f"protoc failed on {SOURCES}")
         shutil.rmtree(OUTPUT, ignore_errors=True)
         OUTPUT.mkdir()
         (OUTPUT / "__init__.py").write_text('"""Generated from proto/tessera/v1 by setup.py."""\n')
@@ -43,8 +44,8 @@ def generate() -> None:
             (OUTPUT / file.name).write_text(source)
 
 
-if PROTO_ROOT.is_dir():
+if SOURCES.is_dir():
     generate()
 elif not OUTPUT.is_dir():
-    raise SystemExit(f"cannot build: neither {PROTO_ROOT} nor the modules generated from it are here")
+    raise SystemExit(f"cannot build: neither {SOURCES} nor the modules generated from it are here")
 setup()
