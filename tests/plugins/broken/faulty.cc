@@ -1,4 +1,5 @@
-// Loads well and then misbehaves in one call. Built once for each value of FAULT; the plugin's name is NAME.
+// Misbehaves in one way: an impossible table, or one call. Built once for each value of FAULT; the plugin's
+// name is NAME.
 #include <cstring>
 #include <stdexcept>
 
@@ -8,7 +9,16 @@
 
 namespace {
 
-enum class Fault { kPlanFails, kPlanAbsurd, kPlanUnterminated, kEnqueueFails, kEnqueueThrows, kUnknownCode };
+enum class Fault {
+  kNoDTypes,
+  kIncompleteDevice,
+  kPlanFails,
+  kPlanAbsurd,
+  kPlanUnterminated,
+  kEnqueueFails,
+  kEnqueueThrows,
+  kUnknownCode
+};
 constexpr Fault kFault = Fault::FAULT;
 
 tessera_code Fail(tessera_code code, const char* text, tessera_message* message) {
@@ -41,7 +51,8 @@ tessera_code Enqueue(void*, const tessera_plan*, const tessera_attention_problem
 
 constexpr uint32_t kDTypes = 1u << TESSERA_DTYPE_FP32 | 1u << TESSERA_DTYPE_FP16 | 1u << TESSERA_DTYPE_BF16;
 const tessera_capabilities kCapabilities = {
-    sizeof(kCapabilities), TESSERA_FEATURE_ALL, kDTypes, kDTypes, 1024, 1};
+    sizeof(kCapabilities), TESSERA_FEATURE_ALL, kFault == Fault::kNoDTypes ? 0 : kDTypes, kDTypes, 1024, 1};
+const tessera_device_table kDevice = {sizeof(kDevice), nullptr, "broken:0"};
 const tessera_backend_table kBackend = {
     sizeof(kBackend), nullptr, NAME, "misbehaves, for tests", -1, &kCapabilities, nullptr, Plan, Enqueue};
 
@@ -50,6 +61,8 @@ const tessera_backend_table kBackend = {
 EXPORT uint32_t TESSERA_PLUGIN_ABI() { return TESSERA_ABI_VERSION; }
 
 EXPORT tessera_code TESSERA_PLUGIN_ENTRY(const tessera_host*, tessera_plugin* plugin, tessera_message*) {
-  *plugin = {sizeof(*plugin), TESSERA_ABI_VERSION, NAME, "1.0", &kBackend, nullptr, nullptr};
+  *plugin = {sizeof(*plugin), TESSERA_ABI_VERSION, NAME,
+             "1.0",           &kBackend,           kFault == Fault::kIncompleteDevice ? &kDevice : nullptr,
+             nullptr};
   return TESSERA_OK;
 }
