@@ -1,0 +1,118 @@
+#include "backend/cpu/host_info.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kKiB = 1024;
+constexpr int64_t kMiB = kKiB * kKiB;
+
+// The first line of a file; empty when it cannot be read.
+std::string FirstLine(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// The number after `key` in a file of "key value" or "key: value" lines, as /proc/meminfo and memory.stat
+// are.
+std::optional<int64_t> NumberAfter(const std::string& path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string name;
+    int64_t value;
+    if (words >> name >> value && name == key) return value;
+  }
+  return std::nullopt;
+}
+
+// A number such as "48K", "2048K" or "1M", in bytes.
+std::optional<int64_t> ParseSize(const std::string& text) {
+  std::istringstream words(text);
+  int64_t value;
+  char unit = 0;
+  if (!(words >> value) || value <= 0) return std::nullopt;
+  words >> unit;
+  return value * (unit == 'M' ? kMiB : unit == 'K' ? kKiB : 1);
+}
+
+std::optional<int64_t> ReadNumber(const std::string& path) {
+  std::istringstream words(FirstLine(path));
+  int64_t value;
+  return words >> value ? std::optional(value) : std::nullopt;
+}
+
+// The control group's quota in cores, rounded up ("200000 100000" is 2); nullopt without one.
+std::optional<int> QuotaCores() {
+  std::istringstream words(FirstLine("/sys/fs/cgroup/cpu.max"));
+  int64_t quota, period;
+  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;  // "max": no quota
+  return static_cast<int>(std::min<int64_t>((quota + period - 1) / period, std::numeric_limits<int>::max()));
+}
+
+}  // namespace
+
+std::string CpuModelName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
+int UsableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = CPU_COUNT(&set);
+  return std::max(1, std::min(cores, QuotaCores().value_or(cores)));
+}
+
+CacheSizes ReadCacheSizes(const std::string& directory) {
+  CacheSizes sizes{.l2_bytes = 1 * kMiB, .last_level_bytes = 32 * kMiB};
+  int64_t last_level = 0;
+  for (int index = 0; index < 8; ++index) {
+    const std::string cache = directory + "/index" + std::to_string(index);
+    const std::optional<int64_t> level = ReadNumber(cache + "/level");
+    const std::optional<int64_t> size = ParseSize(FirstLine(cache + "/size"));
+    if (!level || !size || FirstLine(cache + "/type") == "Instruction") continue;
+    if (*level == 2) sizes.l2_bytes = *size;
+    if (*level >= 2 && *level >= last_level) {
+      last_level = *level;
+      sizes.last_level_bytes = *size;
+    }
+  }
+  return sizes;
+}
+
+HostMemory ReadHostMemory() {
+  const int64_t pages_total = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  const int64_t pages_free = int64_t{sysconf(_SC_AVPHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  const auto available_kib = NumberAfter("/proc/meminfo", "MemAvailable:");
+  HostMemory memory{.total_bytes = pages_total,
+                    .available_bytes = available_kib ? *available_kib * kKiB : pages_free};
+
+  const auto limit = ReadNumber("/sys/fs/cgroup/memory.max");  // "max" is no number: no limit
+  const auto used = ReadNumber("/sys/fs/cgroup/memory.current");
+  if (limit && used && *limit < memory.total_bytes) {
+    const int64_t reclaimable = NumberAfter("/sys/fs/cgroup/memory.stat", "inactive_file").value_or(0);
+    memory.total_bytes = *limit;
+    memory.available_bytes =
+        std::min(memory.available_bytes, std::max<int64_t>(*limit - *used + reclaimable, 0));
+  }
+  return memory;
+}
+
+}  // namespace tessera

@@ -1,0 +1,32 @@
+// What the operating system says about this machine: processor, caches, cores and memory that this process
+// may use.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace tessera {
+
+// "Intel(R) Xeon(R) Platinum 8480C"; "unknown processor" where /proc/cpuinfo does not say.
+std::string CpuModelName();
+
+// Cores that this process may run on: its affinity, and no more than its control group's CPU quota allows.
+// >= 1.
+int UsableCores();
+
+struct CacheSizes {
+  int64_t l2_bytes;          // of one core
+  int64_t last_level_bytes;  // shared by the cores of a socket
+};
+// Reads the cache descriptions below `directory`. 1 MiB and 32 MiB stand in for what is missing there (some
+// virtual machines describe no caches).
+CacheSizes ReadCacheSizes(const std::string& directory = "/sys/devices/system/cpu/cpu0/cache");
+
+struct HostMemory {
+  int64_t total_bytes;
+  int64_t available_bytes;  // could be allocated now without swapping
+};
+// Of the machine, or of the control group where that has less.
+HostMemory ReadHostMemory();
+
+}  // namespace tessera

@@ -1,0 +1,21 @@
+// What the plans of the CPU backends have in common.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "backend/core/backend.h"
+
+namespace tessera {
+
+// Dtypes and features that every CPU kernel has, for head dims up to `max_head_dim`.
+Capabilities CpuCapabilities(int32_t max_head_dim);
+
+// A plan of one launch with `kernel` as its name (cut to fit) and nothing else set.
+Plan EmptyPlan(std::string_view kernel);
+
+// Adds the traffic of an implementation that writes the scores to memory: operands and outputs once, the
+// scores of the visible window written and read twice (as S and as P), `score_bytes` each.
+void SetMaterialisedTraffic(const AttentionProblem& problem, int64_t score_bytes, Plan& plan);
+
+}  // namespace tessera
