@@ -29,8 +29,9 @@ Work WorkOf(const AttentionProblem& p, const TileLimits& limits) {
 
 int64_t TileBytes(const Work& work, const TileLimits& limits, int64_t tile_q, int64_t tile_kv,
                   int64_t stages) {
-  return tile_q * work.q_row_bytes + stages * tile_kv * work.kv_row_bytes +
-         tile_q * tile_kv * limits.score_element_bytes;
+  return SaturatingAdd(SaturatingMultiply(tile_q, work.q_row_bytes),
+                       SaturatingAdd(SaturatingProduct(stages, tile_kv, work.kv_row_bytes),
+                                     SaturatingProduct(tile_q, tile_kv, limits.score_element_bytes)));
 }
 
 // The largest extent in [least, most] (both multiples of `granularity`) of which each unit takes `unit_bytes`
@@ -47,7 +48,8 @@ int64_t Cover(int64_t length, int64_t granularity, int64_t least, int64_t most) 
 
 int64_t ChooseTileQ(const Work& work, const TileLimits& limits, int64_t stages) {
   const int64_t most = Cover(work.longest_rows, limits.granularity_q, limits.min_tile_q, limits.max_tile_q);
-  const int64_t budget = limits.fast_memory_bytes - stages * limits.min_tile_kv * work.kv_row_bytes;
+  const int64_t budget =
+      limits.fast_memory_bytes - SaturatingProduct(stages, limits.min_tile_kv, work.kv_row_bytes);
   const int64_t row_bytes = work.q_row_bytes + int64_t{limits.min_tile_kv} * limits.score_element_bytes;
   return LargestExtent(budget, row_bytes, limits.granularity_q, limits.min_tile_q, most);
 }
@@ -55,7 +57,7 @@ int64_t ChooseTileQ(const Work& work, const TileLimits& limits, int64_t stages) 
 int64_t ChooseTileKv(const Work& work, const TileLimits& limits, int64_t tile_q, int64_t stages,
                      int64_t keys) {
   const int64_t most = Cover(keys, limits.granularity_kv, limits.min_tile_kv, limits.max_tile_kv);
-  const int64_t budget = limits.fast_memory_bytes - tile_q * work.q_row_bytes;
+  const int64_t budget = limits.fast_memory_bytes - SaturatingMultiply(tile_q, work.q_row_bytes);
   const int64_t key_bytes = stages * work.kv_row_bytes + tile_q * limits.score_element_bytes;
   return LargestExtent(budget, key_bytes, limits.granularity_kv, limits.min_tile_kv, most);
 }

@@ -17,24 +17,28 @@ const std::string& AtMostMaxExtent() {
   return text;
 }
 
-std::string Member(const std::string& object, const char* member) {
-  return absl::StrCat(object, ".", member);
-}
+// What a field belongs to; spelled out only once something is wrong.
+struct Owner {
+  const char* name;
+  int64_t index = -1;  // of an array element
+
+  std::string Field(const char* member) const {
+    return index < 0 ? absl::StrCat(name, ".", member) : absl::StrCat(name, "[", index, "].", member);
+  }
+};
 
 // A count, length, begin or stride: 0..kMaxExtent.
-absl::Status CheckExtent(const std::string& object, const char* member, int64_t value,
-                         const char* negative_reason) {
+absl::Status CheckExtent(const Owner& owner, const char* member, int64_t value, const char* negative_reason) {
   if (value >= 0 && value <= kMaxExtent) return absl::OkStatus();
-  return InvalidArgument(value < 0 ? negative_reason : "EXTENT_TOO_LARGE", Member(object, member),
+  return InvalidArgument(value < 0 ? negative_reason : "EXTENT_TOO_LARGE", owner.Field(member),
                          AtMostMaxExtent(), absl::StrCat(value));
 }
 
-bool IsAligned(const void* data, int64_t bytes) {
-  return reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(bytes) == 0;
+bool IsAligned(const void* data, int64_t element_bytes) {
+  return reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(element_bytes) == 0;
 }
 
-absl::Status CheckAlignment(const std::string& field, const void* data, int64_t element_bytes) {
-  if (IsAligned(data, element_bytes)) return absl::OkStatus();
+absl::Status Misaligned(const std::string& field, const void* data, int64_t element_bytes) {
   const auto address = reinterpret_cast<uintptr_t>(data);
   return InvalidArgument("DATA_MISALIGNED", field,
                          absl::StrCat("an address that is a multiple of ", element_bytes),
@@ -69,7 +73,7 @@ template <typename IsAllowed>
 absl::Status CheckPerHead(const char* field, const float* values, int32_t count, const char* reason,
                           const char* expected, IsAllowed allowed) {
   if (values == nullptr) return absl::OkStatus();
-  TESSERA_RETURN_IF_ERROR(CheckAlignment(field, values, sizeof(float)));
+  if (!IsAligned(values, sizeof(float))) return Misaligned(field, values, sizeof(float));
   for (int32_t h = 0; h < count; ++h) {
     if (!allowed(values[h])) {
       return InvalidArgument(reason, absl::StrCat(field, "[", h, "]"), expected, absl::StrCat(values[h]));
@@ -141,6 +145,8 @@ struct Operand {
   int64_t num_elements, token_stride, head_stride;
   int64_t heads, row_elements;
   int64_t element_bytes;
+
+  Owner owner() const { return {name}; }
 };
 
 Operand OperandOf(const char* name, const TensorView& t, int64_t heads, int64_t head_dim) {
@@ -152,86 +158,92 @@ Operand OperandOf(const tessera_lse& lse, int64_t heads) {
 }
 
 absl::Status CheckOperand(const Operand& t, DataRequirement data) {
-  TESSERA_RETURN_IF_ERROR(CheckExtent(t.name, "num_elements", t.num_elements, "TENSOR_SIZE_INVALID"));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(t.name, "token_stride", t.token_stride, "STRIDE_INVALID"));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(t.name, "head_stride", t.head_stride, "STRIDE_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(t.owner(), "num_elements", t.num_elements, "TENSOR_SIZE_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(t.owner(), "token_stride", t.token_stride, "STRIDE_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(t.owner(), "head_stride", t.head_stride, "STRIDE_INVALID"));
   if (const int64_t span = SaturatingMultiply(t.heads, t.head_stride); span > kMaxExtent) {
     return InvalidArgument("EXTENT_TOO_LARGE", absl::StrCat("heads * ", t.name, ".head_stride"),
                            absl::StrCat("at most ", kMaxExtent), absl::StrCat(span));
   }
   if (data == DataRequirement::kRequired && t.data == nullptr && t.num_elements > 0) {
-    return InvalidArgument("DATA_MISSING", Member(t.name, "data"),
+    return InvalidArgument("DATA_MISSING", t.owner().Field("data"),
                            absl::StrCat("memory for ", t.num_elements, " elements"), "null");
   }
-  return CheckAlignment(Member(t.name, "data"), t.data, t.element_bytes);
+  if (IsAligned(t.data, t.element_bytes)) return absl::OkStatus();
+  return Misaligned(t.owner().Field("data"), t.data, t.element_bytes);
 }
 
-// Tokens [begin, begin + length) of `t`, with all heads, lie inside it.
-absl::Status CheckReach(const std::string& sequence, const char* begin_member, int64_t begin, int64_t length,
+// Tokens [begin, begin + length) of `t`, with all heads, lie inside it. A sequence without tokens addresses
+// nothing, so that only the product begin * stride must stay sane.
+absl::Status CheckReach(const Owner& owner, const char* begin_member, int64_t begin, int64_t length,
                         const Operand& t) {
-  // One past the last element; a sequence without tokens must still begin inside or at the end.
-  const int64_t end = length == 0 ? SaturatingMultiply(begin, t.token_stride)
-                                  : SaturatingAdd(SaturatingMultiply(begin + length - 1, t.token_stride),
-                                                  (t.heads - 1) * t.head_stride + t.row_elements);
-  if (end <= t.num_elements) return absl::OkStatus();
+  if (length == 0) {
+    const int64_t offset = SaturatingMultiply(begin, t.token_stride);
+    if (offset <= kMaxExtent) return absl::OkStatus();
+    return InvalidArgument("EXTENT_TOO_LARGE",
+                           absl::StrCat(owner.Field(begin_member), " * ", t.name, ".token_stride"),
+                           absl::StrCat("at most ", kMaxExtent), absl::StrCat(offset));
+  }
+  const int64_t last = SaturatingAdd(SaturatingMultiply(begin + length - 1, t.token_stride),
+                                     (t.heads - 1) * t.head_stride + t.row_elements - 1);
+  if (last < t.num_elements) return absl::OkStatus();
   const std::string expected = absl::StrCat("tokens within the ", t.num_elements, " elements of ", t.name);
-  const std::string actual =
-      absl::StrCat(length, " tokens from ", begin, ", which reach element ", end - (length == 0 ? 0 : 1));
+  const std::string actual = absl::StrCat(length, " tokens from ", begin, " on, the last element at ", last);
   return MakeError(absl::StatusCode::kOutOfRange,
-                   absl::StrCat(Member(sequence, begin_member), ": expected ", expected, ", got ", actual),
+                   absl::StrCat(owner.Field(begin_member), ": expected ", expected, ", got ", actual),
                    {.reason = "SEQUENCE_OUT_OF_RANGE",
-                    .metadata = {{"field", Member(sequence, begin_member)},
+                    .metadata = {{"field", owner.Field(begin_member)},
                                  {"tensor", t.name},
                                  {"expected", expected},
                                  {"actual", actual}},
                     .retry_after = std::nullopt});
 }
 
-absl::Status CheckWindow(const std::string& name, const Sequence& s) {
+absl::Status CheckWindow(const Owner& owner, const Sequence& s) {
   if (s.diagonal_offset < -kMaxExtent || s.diagonal_offset > kMaxExtent) {
-    return InvalidArgument("EXTENT_TOO_LARGE", Member(name, "diagonal_offset"),
+    return InvalidArgument("EXTENT_TOO_LARGE", owner.Field("diagonal_offset"),
                            absl::StrCat(-kMaxExtent, "..", kMaxExtent), absl::StrCat(s.diagonal_offset));
   }
   const std::pair<const char*, int64_t> windows[] = {{"window_left", s.window_left},
                                                      {"window_right", s.window_right}};
   for (const auto& [member, value] : windows) {
     if (value <= kMaxExtent) continue;
-    return InvalidArgument("EXTENT_TOO_LARGE", Member(name, member),
+    return InvalidArgument("EXTENT_TOO_LARGE", owner.Field(member),
                            absl::StrCat("at most ", kMaxExtent, " (negative: no limit)"),
                            absl::StrCat(value));
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckMask(const std::string& name, const Sequence& s, const AttentionProblem& p,
+absl::Status CheckMask(const Owner& owner, const Sequence& s, const AttentionProblem& p,
                        DataRequirement data) {
   if (p.mask_kind == TESSERA_MASK_NONE) {
     if (s.mask == nullptr) return absl::OkStatus();
-    return InvalidArgument("MASK_UNEXPECTED", Member(name, "mask"), "null, as mask_kind is none",
-                           "a pointer");
+    return InvalidArgument("MASK_UNEXPECTED", owner.Field("mask"), "null, as mask_kind is none", "a pointer");
   }
   const bool has_scores = s.q_len > 0 && s.kv_len > 0;
   if (data == DataRequirement::kRequired && has_scores && s.mask == nullptr) {
-    return InvalidArgument("MASK_MISSING", Member(name, "mask"), "a mask, as mask_kind is not none", "null");
+    return InvalidArgument("MASK_MISSING", owner.Field("mask"), "a mask, as mask_kind is not none", "null");
   }
-  TESSERA_RETURN_IF_ERROR(CheckAlignment(Member(name, "mask"), s.mask, DTypeSize(p.mask_dtype)));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(name, "mask_head_stride", s.mask_head_stride, "STRIDE_INVALID"));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(name, "mask_q_stride", s.mask_q_stride, "STRIDE_INVALID"));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(name, "mask_kv_stride", s.mask_kv_stride, "STRIDE_INVALID"));
+  const int64_t element_bytes = DTypeSize(p.mask_dtype);
+  if (!IsAligned(s.mask, element_bytes)) return Misaligned(owner.Field("mask"), s.mask, element_bytes);
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "mask_head_stride", s.mask_head_stride, "STRIDE_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "mask_q_stride", s.mask_q_stride, "STRIDE_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "mask_kv_stride", s.mask_kv_stride, "STRIDE_INVALID"));
   const int64_t reach = SaturatingAdd(SaturatingMultiply(p.num_q_heads, s.mask_head_stride),
                                       SaturatingAdd(SaturatingMultiply(s.q_len, s.mask_q_stride),
                                                     SaturatingMultiply(s.kv_len, s.mask_kv_stride)));
   if (reach <= kMaxExtent) return absl::OkStatus();
-  return InvalidArgument("EXTENT_TOO_LARGE", Member(name, "mask"),
+  return InvalidArgument("EXTENT_TOO_LARGE", owner.Field("mask"),
                          absl::StrCat("lengths and strides that span at most ", kMaxExtent, " elements"),
                          absl::StrCat(reach));
 }
 
-absl::Status CheckLengths(const std::string& name, const Sequence& s) {
-  TESSERA_RETURN_IF_ERROR(CheckExtent(name, "q_len", s.q_len, "LENGTH_INVALID"));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(name, "kv_len", s.kv_len, "LENGTH_INVALID"));
-  TESSERA_RETURN_IF_ERROR(CheckExtent(name, "q_begin", s.q_begin, "BEGIN_INVALID"));
-  return CheckExtent(name, "kv_begin", s.kv_begin, "BEGIN_INVALID");
+absl::Status CheckLengths(const Owner& owner, const Sequence& s) {
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "q_len", s.q_len, "LENGTH_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "kv_len", s.kv_len, "LENGTH_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "q_begin", s.q_begin, "BEGIN_INVALID"));
+  return CheckExtent(owner, "kv_begin", s.kv_begin, "BEGIN_INVALID");
 }
 
 absl::Status CheckTotals(const ProblemSize& size) {
@@ -274,15 +286,15 @@ absl::Status CheckSequences(const AttentionProblem& p, DataRequirement data, con
   }
   for (int64_t n = 0; n < p.num_sequences; ++n) {
     const Sequence& s = p.sequences[n];
-    const std::string name = absl::StrCat("sequences[", n, "]");
-    TESSERA_RETURN_IF_ERROR(CheckLengths(name, s));
-    TESSERA_RETURN_IF_ERROR(CheckWindow(name, s));
-    TESSERA_RETURN_IF_ERROR(CheckMask(name, s, p, data));
+    const Owner owner{"sequences", n};
+    TESSERA_RETURN_IF_ERROR(CheckLengths(owner, s));
+    TESSERA_RETURN_IF_ERROR(CheckWindow(owner, s));
+    TESSERA_RETURN_IF_ERROR(CheckMask(owner, s, p, data));
     for (int i = 0; i < num_q_side; ++i) {
-      TESSERA_RETURN_IF_ERROR(CheckReach(name, "q_begin", s.q_begin, s.q_len, q_side[i]));
+      TESSERA_RETURN_IF_ERROR(CheckReach(owner, "q_begin", s.q_begin, s.q_len, q_side[i]));
     }
     for (const Operand& operand : kv_side) {
-      TESSERA_RETURN_IF_ERROR(CheckReach(name, "kv_begin", s.kv_begin, s.kv_len, operand));
+      TESSERA_RETURN_IF_ERROR(CheckReach(owner, "kv_begin", s.kv_begin, s.kv_len, operand));
     }
   }
   return CheckTotals(SizeOf(p));
