@@ -9,8 +9,6 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kMaxNameBytes = 64;
-constexpr size_t kMaxDescriptionBytes = 512;
 // No machine has more; leaves room to round up and to add.
 constexpr int64_t kMaxBytes = int64_t{1} << 56;
 
@@ -49,15 +47,8 @@ absl::Status CheckPlan(const std::string& name, const Plan& plan) {
 }  // namespace
 
 PluginBackend::PluginBackend(std::shared_ptr<const PluginInstance> instance,
-                             const tessera_backend_table& table, const Capabilities& capabilities,
-                             Device& device)
-    : instance_(std::move(instance)),
-      table_(table),
-      info_{.name = PluginText(table.name, kMaxNameBytes),
-            .description = PluginText(table.description, kMaxDescriptionBytes),
-            .auto_priority = table.auto_priority,
-            .capabilities = capabilities},
-      device_(device) {}
+                             const tessera_backend_table& table, BackendInfo info, Device& device)
+    : instance_(std::move(instance)), table_(table), info_(std::move(info)), device_(device) {}
 
 absl::Status PluginBackend::Supports(const AttentionProblem& problem) const {
   TESSERA_RETURN_IF_ERROR(Backend::Supports(problem));

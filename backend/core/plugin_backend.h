@@ -11,9 +11,9 @@ namespace tessera {
 
 class PluginBackend : public Backend {
  public:
-  // `table` is complete (LoadPlugin has checked it), as is `capabilities`. `device` outlives the backend.
+  // `table` is complete (LoadPlugin has checked it), as is `info`. `device` outlives the backend.
   PluginBackend(std::shared_ptr<const PluginInstance> instance, const tessera_backend_table& table,
-                const Capabilities& capabilities, Device& device);
+                BackendInfo info, Device& device);
 
   const BackendInfo& info() const override { return info_; }
   Device& device() const override { return device_; }

@@ -20,6 +20,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
+constexpr size_t kMaxDescriptionBytes = 512;
 
 // The errors of loading one library; every message begins with its path.
 struct Loading {
@@ -108,6 +109,7 @@ absl::Status CreateError(const absl::Status& status) {
 // What the entry handed over, with known prefixes only.
 struct Created {
   std::shared_ptr<const PluginInstance> instance;
+  std::string name_and_version;  // of the plugin
   tessera_backend_table backend{};
   tessera_capabilities capabilities{};
   const tessera_device_table* device = nullptr;
@@ -134,6 +136,8 @@ absl::StatusOr<Created> CreateInstance(const Loading& loading, const EntryPoints
   created.backend = KnownPrefix(plugin.backend);
   created.instance = std::make_shared<PluginInstance>(created.backend.self, plugin.destroy);
   created.device = plugin.device;
+  created.name_and_version =
+      absl::StrCat(PluginText(plugin.name, kMaxNameBytes), " ", PluginText(plugin.version, kMaxNameBytes));
   TESSERA_RETURN_IF_ERROR(CheckAbi(loading, plugin.abi_version));
   if (created.backend.capabilities == nullptr) {
     return loading.InvalidTable("backend.capabilities", "a struct", "NULL");
@@ -212,6 +216,14 @@ absl::StatusOr<std::unique_ptr<PluginDevice>> MakeDevice(const Loading& loading,
   return std::make_unique<PluginDevice>(created.instance, table);
 }
 
+BackendInfo InfoOf(const Created& created) {
+  return {.name = PluginText(created.backend.name, kMaxNameBytes),
+          .description = absl::StrCat(PluginText(created.backend.description, kMaxDescriptionBytes),
+                                      " (plugin ", created.name_and_version, ")"),
+          .auto_priority = created.backend.auto_priority,
+          .capabilities = created.capabilities};
+}
+
 // A refusal of the registry, as a loading error.
 absl::Status RegistryError(const Loading& loading, const std::string& name, const absl::Status& status) {
   if (absl::IsAlreadyExists(status)) return loading.NameTaken("backend", name);
@@ -232,7 +244,7 @@ absl::Status LoadPlugin(const std::string& path, Device& host_device, const tess
   if (created.device != nullptr) {
     TESSERA_ASSIGN_OR_RETURN(device, MakeDevice(loading, created, host_device, registry));
   }
-  auto backend = std::make_unique<PluginBackend>(created.instance, created.backend, created.capabilities,
+  auto backend = std::make_unique<PluginBackend>(created.instance, created.backend, InfoOf(created),
                                                  device != nullptr ? *device : host_device);
   const std::string name = backend->info().name;
   const absl::Status added = registry.Add(std::move(backend));

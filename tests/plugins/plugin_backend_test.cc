@@ -20,6 +20,7 @@ TEST(NullPluginTest, DescribesItself) {
   ASSERT_TRUE(plugin.status.ok()) << plugin.status;
   const BackendInfo& info = plugin.backend()->info();
   EXPECT_EQ(info.name, "null");
+  EXPECT_EQ(info.description, "writes zeros without reading Q, K or V, for load tests (plugin null 1.0)");
   EXPECT_LT(info.auto_priority, 0) << "auto must never pick a backend that computes nothing";
   EXPECT_EQ(info.capabilities.features, uint32_t{TESSERA_FEATURE_ALL});
   EXPECT_EQ(&plugin.backend()->device(), &plugin.host_device);
