@@ -1,0 +1,100 @@
+#include "server/wire_message.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/core/error.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/wire_format_lite.h"
+#include "grpcpp/support/proto_buffer_reader.h"
+
+namespace tessera {
+namespace {
+
+using google::protobuf::internal::WireFormatLite;
+
+absl::Status Malformed(const google::protobuf::MessageLite& message, int64_t bytes) {
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat("malformed message: expected a ", message.GetTypeName(), ", got ", bytes,
+                   " bytes that do not parse as one"),
+      {.reason = "MALFORMED_MESSAGE",
+       .metadata = {{"expected", message.GetTypeName()}, {"actual", absl::StrCat(bytes, " bytes")}},
+       .retry_after = std::nullopt});
+}
+
+// Tag and length of one entry of AttendResponse.raw.
+void AppendRawPrefix(std::string& out, int64_t bytes) {
+  google::protobuf::io::StringOutputStream stream(&out);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.WriteTag(WireFormatLite::MakeTag(v1::AttendResponse::kRawFieldNumber,
+                                         WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+  coded.WriteVarint64(static_cast<uint64_t>(bytes));
+}
+
+grpc::Slice ToSlice(HostBuffer buffer) {
+  auto* owner = new HostBuffer(std::move(buffer));
+  return grpc::Slice(
+      owner->data(), static_cast<size_t>(owner->bytes()),
+      [](void* owned) { delete static_cast<HostBuffer*>(owned); }, owner);
+}
+
+}  // namespace
+
+absl::Status CheckMessageSize(const grpc::ByteBuffer& bytes, int64_t max_bytes) {
+  const auto actual = static_cast<int64_t>(bytes.Length());
+  if (actual <= max_bytes) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("message: expected at most ", max_bytes, " bytes (--max-message-bytes), got ", actual),
+      {.reason = "MESSAGE_TOO_LARGE",
+       .metadata = {{"limit", "max_message_bytes"},
+                    {"expected", absl::StrCat("at most ", max_bytes)},
+                    {"actual", absl::StrCat(actual)}},
+       .retry_after = std::nullopt});
+}
+
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes,
+                          google::protobuf::MessageLite& message) {
+  TESSERA_RETURN_IF_ERROR(CheckMessageSize(bytes, max_bytes));
+  if (bytes.Length() == 0) return absl::OkStatus();  // a message of defaults
+  grpc::ByteBuffer view(bytes);                      // shares the slices; the reader wants a mutable buffer
+  grpc::ProtoBufferReader reader(&view);
+  if (reader.status().ok() && message.ParseFromZeroCopyStream(&reader)) return absl::OkStatus();
+  return Malformed(message, static_cast<int64_t>(bytes.Length()));
+}
+
+absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::ByteBuffer& bytes,
+                                                                int64_t max_bytes) {
+  std::unique_ptr<WireRequest> request(new WireRequest);
+  request->header_ = google::protobuf::Arena::CreateMessage<v1::AttendRequest>(&request->arena_);
+  TESSERA_RETURN_IF_ERROR(ParseMessage(bytes, max_bytes, *request->header_));
+  for (const std::string& raw : request->header_->raw()) {
+    request->payload_.push_back(
+        {reinterpret_cast<const std::byte*>(raw.data()), static_cast<int64_t>(raw.size())});
+    request->copied_bytes_ += static_cast<int64_t>(raw.size());
+  }
+  return request;
+}
+
+grpc::ByteBuffer SerializeReply(const v1::AttendResponse& header, std::vector<HostBuffer> payload) {
+  std::vector<grpc::Slice> slices;
+  std::string prefix = header.SerializeAsString();
+  for (HostBuffer& buffer : payload) {
+    AppendRawPrefix(prefix, buffer.bytes());
+    slices.emplace_back(prefix);
+    prefix.clear();
+    if (buffer.bytes() > 0) slices.push_back(ToSlice(std::move(buffer)));
+  }
+  if (!prefix.empty() || slices.empty()) slices.emplace_back(prefix);
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
+
+grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message) {
+  const grpc::Slice slice(message.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+}  // namespace tessera
