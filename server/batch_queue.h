@@ -1,0 +1,42 @@
+// The waiting line of one device, and the rule by which requests share a launch. Not thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "server/job.h"
+
+namespace tessera {
+
+using Jobs = std::vector<std::unique_ptr<Job>>;
+
+class BatchQueue {
+ public:
+  // A shared launch has at most `max_batch_tokens` q plus kv tokens.
+  explicit BatchQueue(int64_t max_batch_tokens) : max_batch_tokens_(max_batch_tokens) {}
+
+  void Push(std::unique_ptr<Job> job) { jobs_.push_back(std::move(job)); }
+  bool empty() const { return jobs_.empty(); }
+  size_t size() const { return jobs_.size(); }
+
+  // The next launch: the request that waits longest and, if that is a small one, those behind it that may
+  // join it. Nobody waits for company, and nobody is overtaken by a launch that would not have run next
+  // anyway.
+  Jobs PopBatch();
+
+  // Takes out what nobody waits for any more: cancelled or past the deadline.
+  Jobs RemoveDead(Clock::time_point now);
+  Jobs RemoveAll();
+
+ private:
+  const int64_t max_batch_tokens_;
+  std::deque<std::unique_ptr<Job>> jobs_;
+};
+
+// CANCELLED or DEADLINE_EXCEEDED for a job that nobody waits for; else OK.
+absl::Status CheckAlive(const Job& job, Clock::time_point now);
+
+}  // namespace tessera

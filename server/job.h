@@ -1,0 +1,53 @@
+// One request on its way through the server.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "backend/core/backend.h"
+#include "backend/core/ledger.h"
+#include "server/request_codec.h"
+#include "server/wire_message.h"
+
+namespace tessera {
+
+using Clock = std::chrono::steady_clock;
+
+// Where a request came from, and until when its answer is wanted.
+struct RequestContext {
+  uint64_t number = 0;      // the server's own id, for the log
+  const char* method = "";  // "Attend", "AttendStream"
+  Clock::time_point arrival;
+  Clock::time_point deadline = Clock::time_point::max();
+  // Set once nobody waits for the answer; shared by all requests of a stream.
+  std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
+};
+
+struct Job {
+  RequestContext context;
+  std::unique_ptr<WireRequest> wire;  // owns what request points to
+  DecodedRequest request;
+  std::vector<HostBuffer> outputs;  // as request.outputs
+  Backend* backend = nullptr;
+  Plan plan{};
+  LaunchKey key{};
+  ProblemSize size{};
+  Clock::time_point queued_at;
+  Ledger ledger;
+  // Called exactly once, on any thread, with the job itself and how it ended. Must not block.
+  std::function<void(std::unique_ptr<Job>, const absl::Status&)> done;
+};
+
+inline void Complete(std::unique_ptr<Job> job, const absl::Status& status) {
+  const auto done = std::move(job->done);
+  done(std::move(job), status);
+}
+
+}  // namespace tessera
