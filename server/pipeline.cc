@@ -1,0 +1,153 @@
+#include "server/pipeline.h"
+
+#include <new>
+#include <utility>
+
+#include "backend/core/error.h"
+#include "server/log.h"
+#include "server/reply_codec.h"
+
+namespace tessera {
+namespace {
+
+double MicrosecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
+}
+
+absl::Status OutOfHostMemory() {
+  return MakeError(absl::StatusCode::kResourceExhausted, "the server is out of host memory; try again later",
+                   {.reason = "HOST_MEMORY", .metadata = {}, .retry_after = std::chrono::milliseconds(1000)});
+}
+
+std::string IdOf(const Job& job) { return job.wire == nullptr ? std::string() : job.wire->header().id(); }
+
+// One line for each request, without any tensor data.
+void LogRequest(const Job& job, const absl::Status& status) {
+  if (!Log().should_log(spdlog::level::debug)) return;
+  const AttentionProblem& p = job.request.problem;
+  const Ledger& ledger = job.ledger;
+  Log().debug(
+      "request number={} id={} method={} backend={} kernel={} code={} message={} sequences={} q_tokens={} "
+      "kv_tokens={} heads={}/{} head_dims={}/{} dtype={} batch_requests={} queue_us={:.0f} in_us={:.0f} "
+      "compute_us={:.0f} out_us={:.0f} total_us={:.0f}",
+      job.context.number, Quoted(IdOf(job)), job.context.method,
+      job.backend == nullptr ? "-" : job.backend->info().name, Quoted(ledger.choice.kernel),
+      absl::StatusCodeToString(status.code()), Quoted(status.message()), p.num_sequences, job.size.q_tokens,
+      job.size.kv_tokens, p.num_q_heads, p.num_kv_heads, p.head_dim_qk, p.head_dim_v, DTypeName(p.q.dtype),
+      ledger.choice.batch_requests, ledger.time.queue, ledger.time.transfer_in, ledger.time.compute,
+      ledger.time.transfer_out, ledger.time.total);
+}
+
+Pipeline::Outcome Finish(std::unique_ptr<Job> job, const absl::Status& status) {
+  Pipeline::Outcome outcome{.id = IdOf(*job), .status = status, .reply = {}};
+  job->ledger.time.total = MicrosecondsSince(job->context.arrival);
+  if (status.ok()) {
+    outcome.reply =
+        SerializeReply(EncodeReply(outcome.id, job->request.outputs, job->ledger), std::move(job->outputs));
+  }
+  LogRequest(*job, status);
+  return outcome;
+}
+
+}  // namespace
+
+RequestContext Pipeline::NewContext(const char* method, Clock::time_point deadline) {
+  RequestContext context;
+  context.number = next_number_.fetch_add(1, std::memory_order_relaxed);
+  context.method = method;
+  context.arrival = Clock::now();
+  context.deadline = deadline;
+  return context;
+}
+
+void Pipeline::Attend(RequestContext context, grpc::ByteBuffer& message, Done done) {
+  auto job = std::make_unique<Job>();
+  job->context = std::move(context);
+  job->done = [done = std::move(done)](std::unique_ptr<Job> finished, const absl::Status& status) {
+    done(Finish(std::move(finished), status));
+  };
+  absl::Status status;
+  try {
+    status = Prepare(*job, message);
+  } catch (const std::bad_alloc&) {
+    status = OutOfHostMemory();
+  }
+  message.Clear();
+  if (!status.ok()) return Complete(std::move(job), status);
+  scheduler_.Submit(std::move(job));
+}
+
+void Pipeline::Refuse(RequestContext context, grpc::ByteBuffer& message, const absl::Status& reason,
+                      Done done) {
+  Job job;
+  job.context = std::move(context);
+  if (auto wire = WireRequest::Parse(message, options_.limits.max_message_bytes); wire.ok()) {
+    job.wire = *std::move(wire);
+  }
+  message.Clear();
+  LogRequest(job, reason);
+  done({.id = IdOf(job), .status = reason, .reply = {}});
+}
+
+absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
+  // Codec.
+  TESSERA_ASSIGN_OR_RETURN(job.wire, WireRequest::Parse(message, options_.limits.max_message_bytes));
+  message.Clear();  // parsed: the payload must not stay in memory twice
+  TESSERA_ASSIGN_OR_RETURN(
+      job.request, DecodeRequest(job.wire->header(), job.wire->payload(), DataRequirement::kRequired));
+
+  // Admission. Size is checked before the outputs are allocated, and validity before size means anything.
+  DecodedRequest& request = job.request;
+  TESSERA_RETURN_IF_ERROR(Validate(request.problem, DataRequirement::kShapesOnly));
+  job.size = SizeOf(request.problem);
+  TESSERA_RETURN_IF_ERROR(admission_.CheckSize(job.size, request.output_bytes));
+
+  // Plan.
+  TESSERA_ASSIGN_OR_RETURN(job.backend, Resolve(request));
+  TESSERA_ASSIGN_OR_RETURN(job.plan, job.backend->MakePlan(request.problem));
+  TESSERA_RETURN_IF_ERROR(admission_.CheckWorkspace(*job.backend, job.plan));
+
+  job.outputs = BindOutputs(request);
+  TESSERA_RETURN_IF_ERROR(Validate(request.problem, DataRequirement::kRequired));
+  job.key = LaunchKeyOf(request.problem);
+
+  MemoryLedger& memory = job.ledger.memory;
+  memory.input = request.input_bytes;
+  memory.output = request.output_bytes;
+  memory.host_copies_in = 1 + static_cast<int64_t>(request.copies.size());
+  memory.host_copies_in_bytes = job.wire->copied_bytes() + request.copied_bytes;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Backend*> Pipeline::Resolve(const DecodedRequest& request) const {
+  return registry_.Resolve(request.backend.empty() ? options_.default_backend : request.backend,
+                           request.problem);
+}
+
+absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const grpc::ByteBuffer& message) {
+  Job job;  // for the log line
+  job.context = std::move(context);
+  const auto explain = [&]() -> absl::StatusOr<grpc::ByteBuffer> {
+    v1::ExplainRequest wire;
+    TESSERA_RETURN_IF_ERROR(ParseMessage(message, options_.limits.max_message_bytes, wire));
+    if (!wire.has_request()) return InvalidArgument("REQUEST_MISSING", "request", "an AttendRequest", "none");
+    TESSERA_ASSIGN_OR_RETURN(job.request, DecodeRequest(wire.request(), {}, DataRequirement::kShapesOnly));
+    TESSERA_RETURN_IF_ERROR(Validate(job.request.problem, DataRequirement::kShapesOnly));
+    job.size = SizeOf(job.request.problem);
+    TESSERA_ASSIGN_OR_RETURN(job.backend, Resolve(job.request));
+    TESSERA_ASSIGN_OR_RETURN(const v1::ExplainResponse response,
+                             EncodeExplain(job.request, *job.backend, registry_));
+    return SerializeMessage(response);
+  };
+  absl::StatusOr<grpc::ByteBuffer> reply = OutOfHostMemory();
+  try {
+    reply = explain();
+  } catch (const std::bad_alloc&) {
+    // It stands already.
+  }
+  job.ledger.time.total = MicrosecondsSince(job.context.arrival);
+  LogRequest(job, reply.status());
+  return reply;
+}
+
+}  // namespace tessera

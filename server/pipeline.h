@@ -1,0 +1,63 @@
+// The journey of a request from its bytes to the scheduler: codec -> validation -> admission -> backend plan
+// -> queue.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backend/core/registry.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "server/admission.h"
+#include "server/job.h"
+#include "server/options.h"
+#include "server/scheduler.h"
+
+namespace tessera {
+
+// Thread-safe. All arguments outlive it.
+class Pipeline {
+ public:
+  Pipeline(const ServerOptions& options, const BackendRegistry& registry, const Admission& admission,
+           Scheduler& scheduler)
+      : options_(options), registry_(registry), admission_(admission), scheduler_(scheduler) {}
+
+  // How a request ended: its id (as far as it was read), the outcome, and on success the serialised reply.
+  struct Outcome {
+    std::string id;
+    absl::Status status;
+    grpc::ByteBuffer reply;
+  };
+  using Done = std::function<void(Outcome)>;
+
+  // Takes one AttendRequest through to its reply. Calls `done` exactly once, perhaps before this returns.
+  // Does not block; releases gRPC's buffers in `message` as soon as they are parsed.
+  void Attend(RequestContext context, grpc::ByteBuffer& message, Done done);
+
+  // Answers a request that admission turned away: reads only its id, so that the client knows which one it
+  // was.
+  void Refuse(RequestContext context, grpc::ByteBuffer& message, const absl::Status& reason, Done done);
+
+  // Answers an ExplainRequest.
+  absl::StatusOr<grpc::ByteBuffer> Explain(RequestContext context, const grpc::ByteBuffer& message);
+
+  // A context for a request that arrives now; numbers requests across the server.
+  RequestContext NewContext(const char* method, Clock::time_point deadline);
+
+  Scheduler& scheduler() { return scheduler_; }
+
+ private:
+  absl::Status Prepare(Job& job, grpc::ByteBuffer& message);
+  absl::StatusOr<Backend*> Resolve(const DecodedRequest& request) const;
+
+  const ServerOptions& options_;
+  const BackendRegistry& registry_;
+  const Admission& admission_;
+  Scheduler& scheduler_;
+  std::atomic<uint64_t> next_number_{1};
+};
+
+}  // namespace tessera
