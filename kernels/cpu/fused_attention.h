@@ -1,6 +1,6 @@
 // Fused exact attention on the CPU: tiled over queries and keys with an online softmax (FlashAttention-2,
-// arXiv:2307.08691, Alg. 1); the score matrix never exists, memory beyond inputs and outputs is a fixed amount per
-// worker (at most 1 MiB) and, when keys are split, the splits' partials.
+// arXiv:2307.08691, Alg. 1); the score matrix never exists, memory beyond inputs and outputs is a fixed
+// amount per worker (at most 1 MiB) and, when keys are split, the splits' partials.
 #pragma once
 
 #include <cstddef>
@@ -18,10 +18,11 @@ inline constexpr int64_t kMaxScratchPerWorker = int64_t{1} << 20;
 // How to run one problem. Chosen by the backend (ChooseTile), clamped by the kernel to what fits its scratch.
 struct FusedConfig {
   Isa isa = Isa::kBaseline;
-  int32_t tile_q = 0;      // query rows of a task (with GQA and short q: rows of the heads of one kv head, packed)
-  int32_t tile_kv = 0;     // keys of a step
-  int32_t num_splits = 1;  // parts of the keys, computed apart and merged by log-sum-exp
-  int32_t num_workers = 1; // of the pool that will run it
+  int32_t tile_q =
+      0;  // query rows of a task (with GQA and short q: rows of the heads of one kv head, packed)
+  int32_t tile_kv = 0;      // keys of a step
+  int32_t num_splits = 1;   // parts of the keys, computed apart and merged by log-sum-exp
+  int32_t num_workers = 1;  // of the pool that will run it
 };
 
 // Tile limits of the kernel that `isa` and `dtype` select; what the tile choice is told.
@@ -32,15 +33,17 @@ struct FusedLimits {
 };
 FusedLimits LimitsOf(Isa isa, tessera_dtype dtype, int32_t head_dim_qk, int32_t head_dim_v);
 
-// Name of the kernel that will run: "fused_attention_amx_bf16_bf16", ...: what a profiler shows and the ledger says.
+// Name of the kernel that will run: "fused_attention_amx_bf16_bf16", ...: what a profiler shows and the
+// ledger says.
 const char* FusedKernelName(Isa isa, tessera_dtype dtype);
 
 // Scratch that FusedAttention needs for this problem and config.
 int64_t FusedWorkspaceBytes(const tessera_attention_problem& problem, const FusedConfig& config);
 
-// Computes o (and lse). `problem` has passed Validate(); dtypes fp32, fp16, bf16 in and out; head dims 1..kMaxHeadDim;
-// every feature of tessera/attention.h. `workspace` has FusedWorkspaceBytes, 64-byte aligned, any content. Deterministic:
-// the result depends on the problem and config alone, not on which worker ran what.
+// Computes o (and lse). `problem` has passed Validate(); dtypes fp32, fp16, bf16 in and out; head
+// dims 1..kMaxHeadDim; every feature of tessera/attention.h. `workspace` has FusedWorkspaceBytes, 64-byte
+// aligned, any content. Deterministic: the result depends on the problem and config alone, not on which
+// worker ran what.
 void FusedAttention(const tessera_attention_problem& problem, const FusedConfig& config, std::byte* workspace,
                     ThreadPool& pool);
 

@@ -1,0 +1,92 @@
+// Reading and writing the problem's tensors, whatever their dtype.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cpu/fused_rows.inc.h"
+
+namespace tessera::kernels::cpu {
+namespace {
+
+// Cuts scratch into arrays, each on its own cache lines. With a null base it only counts.
+struct Carver {
+  std::byte* base;
+  int64_t bytes = 0;
+
+  template <typename T>
+  void Take(T*& pointer, int64_t count) {
+    pointer = reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(base) + static_cast<uintptr_t>(bytes));
+    bytes += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+  }
+};
+
+// Calls f with a null pointer of the element type of `dtype`.
+template <typename F>
+inline void WithElementType(tessera_dtype dtype, const F& f) {
+  switch (dtype) {
+    case TESSERA_DTYPE_FP16:
+      f(static_cast<const Half*>(nullptr));
+      return;
+    case TESSERA_DTYPE_BF16:
+      f(static_cast<const BFloat16*>(nullptr));
+      return;
+    default:
+      f(static_cast<const float*>(nullptr));
+      return;
+  }
+}
+
+template <typename T>
+inline const T* RowOf(const tessera_tensor& tensor, int64_t token, int64_t head) {
+  return static_cast<const T*>(tensor.data) + token * tensor.token_stride + head * tensor.head_stride;
+}
+
+template <typename T>
+inline T* MutableRowOf(const tessera_tensor& tensor, int64_t token, int64_t head) {
+  return static_cast<T*>(tensor.data) + token * tensor.token_stride + head * tensor.head_stride;
+}
+
+// Elements [begin, begin + kLanes) of a row of `length`, zero past its end.
+template <typename T>
+inline Vec LoadPadded(const T* row, int32_t begin, int32_t length) {
+  if (begin + kLanes <= length) return LoadAs(row + begin);
+  T padded[kLanes] = {};
+  for (int32_t i = begin; i < length; ++i) padded[i - begin] = row[i];
+  return LoadAs(padded);
+}
+
+template <typename T>
+inline void StorePadded(T* row, int32_t begin, int32_t length, Vec value) {
+  if (begin + kLanes <= length) {
+    StoreAs(row + begin, value);
+    return;
+  }
+  T padded[kLanes];
+  StoreAs(padded, value);
+  for (int32_t i = begin; i < length; ++i) row[i] = padded[i - begin];
+}
+
+inline bool IsFinite(float x) { return x - x == 0.0f; }
+
+// What is left to do for a row once all keys have been seen: the factor that scales its sums to outputs,
+// given the sink if there is one. Writes the row's lse.
+inline float FinishRow(const FusedTask& task, const Row& row, float row_max, float row_sum) {
+  const tessera_attention_problem& problem = *task.problem;
+  float carry = 1.0f;
+  if (problem.sinks != nullptr && problem.sinks[row.head] > -kInfinity) {
+    const float sink = problem.sinks[row.head] * kLog2E;
+    const float max = row_max > sink ? row_max : sink;
+    carry = __builtin_exp2f(row_max - max);
+    row_sum = row_sum * carry + __builtin_exp2f(sink - max);
+    row_max = max;
+  }
+  if (problem.lse.data != nullptr) {
+    float* const lse = problem.lse.data + (task.sequence->q_begin + row.query) * problem.lse.token_stride +
+                       row.head * problem.lse.head_stride;
+    *lse = row_sum == 0.0f ? -kInfinity : row_max * kLn2 + __builtin_logf(row_sum);
+  }
+  return row_sum == 0.0f ? 0.0f : carry / row_sum;
+}
+
+}  // namespace
+}  // namespace tessera::kernels::cpu

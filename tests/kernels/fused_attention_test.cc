@@ -1,0 +1,629 @@
+// The fused kernel of every usable instruction set against a float64 loop written straight from
+// tessera/attention.h.
+#include "kernels/cpu/fused_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace tessera::kernels::cpu {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// --- Elements
+// -------------------------------------------------------------------------------------------------------
+
+int64_t SizeOfType(tessera_dtype dtype) {
+  return dtype == TESSERA_DTYPE_FP32 ? 4 : dtype == TESSERA_DTYPE_BOOL ? 1 : 2;
+}
+
+double HalfValue(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double sign = bits & 0x8000 ? -1 : 1;
+  if (exponent == 31) return fraction ? std::nan("") : sign * kInf;
+  return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
+}
+
+double ValueAt(tessera_dtype dtype, const void* data, int64_t i) {
+  if (dtype == TESSERA_DTYPE_FP32) return static_cast<const float*>(data)[i];
+  if (dtype == TESSERA_DTYPE_BOOL) return static_cast<const uint8_t*>(data)[i];
+  const uint16_t bits = static_cast<const uint16_t*>(data)[i];
+  if (dtype == TESSERA_DTYPE_FP16) return HalfValue(bits);
+  const uint32_t wide = uint32_t{bits} << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+// Stores `value`, truncated where it does not fit: inputs are what was stored.
+void Put(tessera_dtype dtype, void* data, int64_t i, float value) {
+  if (dtype == TESSERA_DTYPE_FP32) {
+    static_cast<float*>(data)[i] = value;
+  } else if (dtype == TESSERA_DTYPE_BOOL) {
+    static_cast<uint8_t*>(data)[i] = value != 0 ? 255 : 0;
+  } else if (dtype == TESSERA_DTYPE_BF16) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    if (std::isnan(value)) bits = 0x7FC00000u;
+    static_cast<uint16_t*>(data)[i] = static_cast<uint16_t>(bits >> 16);
+  } else {
+    uint16_t half = std::signbit(value) ? 0x8000 : 0;
+    const double magnitude = std::fabs(value);
+    if (std::isnan(value)) {
+      half |= 0x7E00;
+    } else if (magnitude >= 65536) {
+      half |= 0x7C00;
+    } else if (magnitude >= std::ldexp(1, -14)) {
+      int exponent;
+      const double fraction = std::frexp(magnitude, &exponent);  // [0.5, 1)
+      half |= static_cast<uint16_t>((exponent + 14) << 10 | (static_cast<int>(fraction * 2048) & 1023));
+    } else {
+      half |= static_cast<uint16_t>(std::ldexp(magnitude, 24));
+    }
+    static_cast<uint16_t*>(data)[i] = half;
+  }
+}
+
+// --- A problem with its memory
+// ---------------------------------------------------------------------------------------
+
+struct SequenceSpec {
+  int64_t q_len, kv_len;
+  int64_t diagonal_offset = 0;
+  int64_t window_left = -1, window_right = -1;
+};
+
+struct Spec {
+  std::vector<SequenceSpec> sequences = {{64, 64}};
+  int32_t q_heads = 2, kv_heads = 2, dim_qk = 64, dim_v = 64;
+  tessera_dtype dtype = TESSERA_DTYPE_FP32;
+  tessera_dtype out_dtype = TESSERA_DTYPE_INVALID;  // as dtype
+  float scale = 0;                                  // 1 / sqrt(dim_qk)
+  float softcap = 0;
+  bool alibi = false, sinks = false, lse = true;
+  tessera_mask_kind mask_kind = TESSERA_MASK_NONE;
+  tessera_dtype mask_dtype = TESSERA_DTYPE_INVALID;
+  bool mask_broadcast_heads = false, mask_broadcast_rows = false;
+  double mask_density = 0.7;
+  float magnitude = 1;  // standard deviation of Q and K
+  bool head_major = false;
+  int32_t tile_q = 0, tile_kv = 0, num_splits = 1, workers = 2;
+};
+
+class Case {
+ public:
+  Case(const Spec& spec, Isa isa, uint32_t seed = 1) : spec_(spec), isa_(isa), random_(seed) {
+    int64_t total_q = 0, total_kv = 0;
+    for (const SequenceSpec& s : spec.sequences) {
+      total_q += s.q_len;
+      total_kv += s.kv_len;
+    }
+    const tessera_dtype out_dtype = spec.out_dtype ? spec.out_dtype : spec.dtype;
+    Allocate(problem_.q, q_, spec.dtype, total_q, spec.q_heads, spec.dim_qk, spec.magnitude);
+    Allocate(problem_.k, k_, spec.dtype, total_kv, spec.kv_heads, spec.dim_qk, spec.magnitude);
+    Allocate(problem_.v, v_, spec.dtype, total_kv, spec.kv_heads, spec.dim_v, 1);
+    Allocate(problem_.o, o_, out_dtype, total_q, spec.q_heads, spec.dim_v, 1);
+    lse_.assign(total_q * spec.q_heads, 12345.0f);
+    problem_.struct_size = sizeof problem_;
+    problem_.num_q_heads = spec.q_heads;
+    problem_.num_kv_heads = spec.kv_heads;
+    problem_.head_dim_qk = spec.dim_qk;
+    problem_.head_dim_v = spec.dim_v;
+    problem_.scale = spec.scale != 0 ? spec.scale : 1 / std::sqrt(static_cast<float>(spec.dim_qk));
+    problem_.softcap = spec.softcap;
+    if (spec.lse) problem_.lse = {lse_.data(), static_cast<int64_t>(lse_.size()), spec.q_heads, 1};
+    problem_.mask_kind = spec.mask_kind;
+    problem_.mask_dtype = spec.mask_dtype;
+    for (int h = 0; h < spec.q_heads; ++h) {
+      slopes_.push_back(std::ldexp(1.0f, -1 - h % 8));
+      sinks_.push_back(h == 1 ? -std::numeric_limits<float>::infinity() : 0.5f * h - 1);
+    }
+    if (spec.alibi) problem_.alibi_slopes = slopes_.data();
+    if (spec.sinks) problem_.sinks = sinks_.data();
+    int64_t q_begin = 0, kv_begin = 0;
+    for (const SequenceSpec& s : spec.sequences) {
+      tessera_sequence sequence{};
+      sequence.q_begin = q_begin;
+      sequence.q_len = s.q_len;
+      sequence.kv_begin = kv_begin;
+      sequence.kv_len = s.kv_len;
+      sequence.diagonal_offset = s.diagonal_offset;
+      sequence.window_left = s.window_left;
+      sequence.window_right = s.window_right;
+      AddMask(sequence);
+      sequences_.push_back(sequence);
+      q_begin += s.q_len;
+      kv_begin += s.kv_len;
+    }
+    problem_.sequences = sequences_.data();
+    problem_.num_sequences = static_cast<int64_t>(sequences_.size());
+  }
+
+  void SetK(int64_t token, int32_t head, int32_t d, float value) { Set(problem_.k, token, head, d, value); }
+  void SetV(int64_t token, int32_t head, int32_t d, float value) { Set(problem_.v, token, head, d, value); }
+
+  void Run() {
+    FusedConfig config;
+    config.isa = isa_;
+    config.tile_q = spec_.tile_q;
+    config.tile_kv = spec_.tile_kv;
+    config.num_splits = spec_.num_splits;
+    config.num_workers = spec_.workers;
+    const int64_t bytes = FusedWorkspaceBytes(problem_, config);
+    std::unique_ptr<std::byte, void (*)(std::byte*)> workspace(
+        static_cast<std::byte*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64)),
+        [](std::byte* p) { std::free(p); });
+    std::memset(workspace.get(), 0xFF, bytes);  // NaN everywhere: nothing may be read before it is written
+    ThreadPool pool(spec_.workers);
+    FusedAttention(problem_, config, workspace.get(), pool);
+  }
+
+  // Compares with the float64 loop.
+  void Check() const {
+    double error = 0, norm = 0;
+    for (const tessera_sequence& s : sequences_) {
+      for (int32_t h = 0; h < spec_.q_heads; ++h) {
+        for (int64_t i = 0; i < s.q_len; ++i) CheckRow(s, h, i, error, norm);
+      }
+    }
+    EXPECT_LE(std::sqrt(error), Bound() * std::sqrt(norm) + 1e-30)
+        << "relative error " << std::sqrt(error / norm);
+  }
+
+  void RunAndCheck() {
+    Run();
+    Check();
+  }
+
+  const std::vector<std::byte>& output() const { return o_; }
+  const std::vector<float>& lse() const { return lse_; }
+
+ private:
+  void Allocate(tessera_tensor& tensor, std::vector<std::byte>& memory, tessera_dtype dtype, int64_t tokens,
+                int32_t heads, int32_t dim, float magnitude) {
+    const int64_t count = tokens * heads * dim;
+    memory.resize(count * SizeOfType(dtype));
+    std::normal_distribution<float> normal(0, magnitude);
+    for (int64_t i = 0; i < count; ++i) Put(dtype, memory.data(), i, normal(random_));
+    tensor = {memory.data(), count, spec_.head_major ? dim : int64_t{heads} * dim,
+              spec_.head_major ? tokens * dim : dim, dtype};
+  }
+
+  void AddMask(tessera_sequence& sequence) {
+    if (spec_.mask_kind == TESSERA_MASK_NONE) return;
+    const int64_t heads = spec_.mask_broadcast_heads ? 1 : spec_.q_heads;
+    const int64_t rows = spec_.mask_broadcast_rows ? 1 : sequence.q_len;
+    std::vector<std::byte> memory(heads * rows * sequence.kv_len * SizeOfType(spec_.mask_dtype) + 1);
+    std::normal_distribution<float> normal(0, 1);
+    std::bernoulli_distribution visible(spec_.mask_density);
+    for (int64_t i = 0; i < heads * rows * sequence.kv_len; ++i) {
+      const bool see = visible(random_);
+      const float value =
+          spec_.mask_kind == TESSERA_MASK_BOOLEAN ? (see ? 1.0f : 0.0f) : (see ? normal(random_) : -INFINITY);
+      Put(spec_.mask_dtype, memory.data(), i, value);
+    }
+    masks_.push_back(std::move(memory));
+    sequence.mask = masks_.back().data();
+    sequence.mask_head_stride = spec_.mask_broadcast_heads ? 0 : rows * sequence.kv_len;
+    sequence.mask_q_stride = spec_.mask_broadcast_rows ? 0 : sequence.kv_len;
+    sequence.mask_kv_stride = 1;
+  }
+
+  static void Set(const tessera_tensor& tensor, int64_t token, int32_t head, int32_t d, float value) {
+    Put(tensor.dtype, tensor.data, token * tensor.token_stride + head * tensor.head_stride + d, value);
+  }
+  static double Get(const tessera_tensor& tensor, int64_t token, int32_t head, int32_t d) {
+    return ValueAt(tensor.dtype, tensor.data, token * tensor.token_stride + head * tensor.head_stride + d);
+  }
+
+  double Bound() const {
+    const tessera_dtype out = problem_.o.dtype;
+    if (spec_.dtype == TESSERA_DTYPE_BF16 || out == TESSERA_DTYPE_BF16) return 3e-3;
+    if (spec_.dtype == TESSERA_DTYPE_FP16 || out == TESSERA_DTYPE_FP16) return 4e-4;
+    return spec_.magnitude > 1 ? 2e-5 : 1e-6;
+  }
+
+  // Final logit of key j, or false when it is hidden.
+  bool Logit(const tessera_sequence& s, int32_t h, int64_t i, int64_t j, double* x) const {
+    const int64_t diagonal = i + s.diagonal_offset;
+    const double left = static_cast<double>(s.window_left), right = static_cast<double>(s.window_right);
+    if (left >= 0 && static_cast<double>(j) < static_cast<double>(diagonal) - left) return false;
+    if (right >= 0 && static_cast<double>(j) > static_cast<double>(diagonal) + right) return false;
+    double bias = 0;
+    if (problem_.mask_kind != TESSERA_MASK_NONE) {
+      const double mask = ValueAt(problem_.mask_dtype, s.mask,
+                                  h * s.mask_head_stride + i * s.mask_q_stride + j * s.mask_kv_stride);
+      if (problem_.mask_kind == TESSERA_MASK_BOOLEAN ? mask == 0 : mask == -kInf) return false;
+      if (problem_.mask_kind == TESSERA_MASK_ADDITIVE) bias = mask;
+    }
+    const int32_t g = h / (spec_.q_heads / spec_.kv_heads);
+    double dot = 0;
+    for (int32_t d = 0; d < spec_.dim_qk; ++d) {
+      dot += Get(problem_.q, s.q_begin + i, h, d) * Get(problem_.k, s.kv_begin + j, g, d);
+    }
+    *x = problem_.scale * dot;
+    if (problem_.softcap > 0) *x = problem_.softcap * std::tanh(*x / problem_.softcap);
+    if (problem_.alibi_slopes) *x -= double{slopes_[h]} * std::fabs(static_cast<double>(diagonal - j));
+    *x += bias;
+    return true;
+  }
+
+  void CheckRow(const tessera_sequence& s, int32_t h, int64_t i, double& error, double& norm) const {
+    const int32_t g = h / (spec_.q_heads / spec_.kv_heads);
+    std::vector<double> logits(s.kv_len, -kInf);
+    std::vector<bool> seen(s.kv_len);
+    double max = spec_.sinks ? sinks_[h] : -kInf;
+    for (int64_t j = 0; j < s.kv_len; ++j) {
+      seen[j] = Logit(s, h, i, j, &logits[j]);
+      if (logits[j] > max) max = logits[j];
+    }
+    double sum = spec_.sinks && max > -kInf ? std::exp(sinks_[h] - max) : 0;
+    std::vector<double> expected(spec_.dim_v, 0.0);
+    for (int64_t j = 0; j < s.kv_len; ++j) {
+      if (!seen[j]) continue;
+      const double weight = std::exp(logits[j] - max);
+      sum += weight;
+      for (int32_t d = 0; d < spec_.dim_v; ++d) expected[d] += weight * Get(problem_.v, s.kv_begin + j, g, d);
+    }
+    double row_error = 0, row_norm = 0;
+    for (int32_t d = 0; d < spec_.dim_v; ++d) {
+      const double want = sum == 0 ? 0 : expected[d] / sum, got = Get(problem_.o, s.q_begin + i, h, d);
+      ASSERT_EQ(std::isnan(want), std::isnan(got))
+          << "row " << i << " head " << h << " dim " << d << ": " << got;
+      if (std::isnan(want)) continue;
+      if (std::isinf(want) || std::isinf(got)) {
+        ASSERT_EQ(want, got) << "row " << i << " head " << h << " dim " << d;
+        continue;
+      }
+      row_error += (want - got) * (want - got);
+      row_norm += want * want;
+    }
+    if (sum == 0) {
+      ASSERT_EQ(row_error, 0) << "row " << i << " head " << h << " sees no key";
+    }
+    error += row_error;
+    norm += row_norm;
+    if (problem_.lse.data == nullptr) return;
+    const double want = sum == 0 ? max : max + std::log(sum), got = lse_[(s.q_begin + i) * spec_.q_heads + h];
+    if (std::isnan(want) || std::isinf(want)) {
+      ASSERT_TRUE(std::isnan(want) ? std::isnan(got) : want == got) << "lse of row " << i << ": " << got;
+    } else {
+      ASSERT_NEAR(want, got, 1e-5 * std::max(1.0, std::fabs(want)) * (spec_.magnitude > 1 ? 10 : 1))
+          << "lse of row " << i << " head " << h;
+    }
+  }
+
+  Spec spec_;
+  Isa isa_;
+  std::mt19937 random_;
+  tessera_attention_problem problem_{};
+  std::vector<std::byte> q_, k_, v_, o_;
+  std::vector<float> lse_, slopes_, sinks_;
+  std::vector<tessera_sequence> sequences_;
+  std::vector<std::vector<std::byte>> masks_;
+};
+
+// --- Tests
+// -----------------------------------------------------------------------------------------------------------
+
+struct Param {
+  Isa isa;
+  tessera_dtype dtype;
+};
+
+std::vector<Param> Params() {
+  std::vector<Param> params;
+  for (Isa isa : UsableIsas()) {
+    for (tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+      params.push_back({isa, dtype});
+    }
+  }
+  return params;
+}
+
+std::string ParamName(const testing::TestParamInfo<Param>& info) {
+  const char* dtype = info.param.dtype == TESSERA_DTYPE_FP32   ? "fp32"
+                      : info.param.dtype == TESSERA_DTYPE_FP16 ? "fp16"
+                                                               : "bf16";
+  return std::string(IsaName(info.param.isa)) + "_" + dtype;
+}
+
+class FusedAttentionTest : public testing::TestWithParam<Param> {
+ protected:
+  Spec Base() const {
+    Spec spec;
+    spec.dtype = GetParam().dtype;
+    return spec;
+  }
+  void Check(const Spec& spec, const std::string& what) const {
+    SCOPED_TRACE(what);
+    Case(spec, GetParam().isa).RunAndCheck();
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Isas, FusedAttentionTest, testing::ValuesIn(Params()), ParamName);
+
+TEST_P(FusedAttentionTest, HeadDims) {
+  for (const auto& [qk, v] : std::vector<std::pair<int32_t, int32_t>>{{1, 1},
+                                                                      {3, 5},
+                                                                      {16, 16},
+                                                                      {31, 33},
+                                                                      {64, 64},
+                                                                      {65, 63},
+                                                                      {80, 48},
+                                                                      {96, 128},
+                                                                      {128, 128},
+                                                                      {192, 128},
+                                                                      {256, 256}}) {
+    Spec spec = Base();
+    spec.dim_qk = qk;
+    spec.dim_v = v;
+    spec.sequences = {{37, 75}};
+    Check(spec, "dims " + std::to_string(qk) + " " + std::to_string(v));
+  }
+}
+
+TEST_P(FusedAttentionTest, LargestHeadDims) {
+  for (const auto& [qk, v] : std::vector<std::pair<int32_t, int32_t>>{{576, 512}, {1024, 1024}, {1023, 1}}) {
+    Spec spec = Base();
+    spec.q_heads = 4;
+    spec.kv_heads = 1;
+    spec.dim_qk = qk;
+    spec.dim_v = v;
+    spec.sequences = {{9, 70}};
+    Check(spec, "dims " + std::to_string(qk) + " " + std::to_string(v));
+  }
+}
+
+TEST_P(FusedAttentionTest, LengthsAroundTiles) {
+  for (const int64_t q_len : {1, 2, 4, 5, 15, 16, 17, 63, 64, 65, 130}) {
+    for (const int64_t kv_len : {1, 31, 32, 33, 96, 97, 257}) {
+      Spec spec = Base();
+      spec.dim_qk = spec.dim_v = 16;
+      spec.q_heads = spec.kv_heads = 1;
+      spec.sequences = {{q_len, kv_len}};
+      Check(spec, "lengths " + std::to_string(q_len) + " " + std::to_string(kv_len));
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, ManyTilesOfRowsAndKeys) {
+  Spec spec = Base();
+  spec.q_heads = 1;
+  spec.kv_heads = 1;
+  spec.dim_qk = spec.dim_v = 32;
+  spec.sequences = {{330, 420}};
+  spec.tile_q = 64;
+  spec.tile_kv = 64;
+  Check(spec, "full");
+  spec.sequences[0].window_right = 0;
+  spec.sequences[0].diagonal_offset = 90;
+  Check(spec, "causal");
+}
+
+TEST_P(FusedAttentionTest, Windows) {
+  for (const SequenceSpec& sequence : std::vector<SequenceSpec>{{100, 100, 0, -1, 0},
+                                                                {60, 150, 90, -1, 0},
+                                                                {150, 60, -90, -1, 0},
+                                                                {150, 60, 0, -1, 0},
+                                                                {130, 130, 0, 10, 0},
+                                                                {130, 130, 0, 0, 0},
+                                                                {130, 200, 5, 40, 3},
+                                                                {130, 200, 0, 20, -1},
+                                                                {50, 300, 1000, 10, 10},
+                                                                {50, 300, -1000, 10, 10},
+                                                                {3, 300, 297, 50, 0},
+                                                                {70, 300, 0, INT64_MAX, INT64_MAX}}) {
+    Spec spec = Base();
+    spec.dim_qk = spec.dim_v = 32;
+    spec.sequences = {sequence};
+    spec.tile_kv = 32;
+    Check(spec, "window " + std::to_string(sequence.diagonal_offset) + " " +
+                    std::to_string(sequence.window_left) + " " + std::to_string(sequence.window_right));
+  }
+}
+
+TEST_P(FusedAttentionTest, GroupedHeads) {
+  for (const int32_t kv_heads : {1, 2, 6}) {
+    for (const int64_t q_len : {1, 3, 40}) {
+      Spec spec = Base();
+      spec.q_heads = 12;
+      spec.kv_heads = kv_heads;
+      spec.sequences = {{q_len, 90, 90 - q_len, -1, 0}};
+      Check(spec, "kv_heads " + std::to_string(kv_heads) + " q_len " + std::to_string(q_len));
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, RaggedBatchWithEmptySequences) {
+  Spec spec = Base();
+  spec.sequences = {{0, 5}, {7, 0}, {1, 300, 299, -1, 0}, {65, 65, 0, -1, 0}, {0, 0}, {20, 129}};
+  spec.sinks = true;
+  Check(spec, "with sinks");
+  spec.sinks = false;
+  spec.head_major = true;
+  Check(spec, "head-major");
+}
+
+TEST_P(FusedAttentionTest, LogitFeatures) {
+  for (int features = 1; features < 8; ++features) {
+    for (const int64_t q_len : {2, 50}) {
+      Spec spec = Base();
+      spec.q_heads = 4;
+      spec.kv_heads = 2;
+      spec.sequences = {{q_len, 110, 110 - q_len, -1, 0}};
+      spec.softcap = features & 1 ? 2.0f : 0.0f;
+      spec.alibi = features & 2;
+      spec.sinks = features & 4;
+      Check(spec, "features " + std::to_string(features) + " q_len " + std::to_string(q_len));
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, DenseMasks) {
+  for (const tessera_dtype mask_dtype :
+       {TESSERA_DTYPE_BOOL, TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+    for (int broadcast = 0; broadcast < 4; ++broadcast) {
+      Spec spec = Base();
+      spec.mask_kind = mask_dtype == TESSERA_DTYPE_BOOL ? TESSERA_MASK_BOOLEAN : TESSERA_MASK_ADDITIVE;
+      spec.mask_dtype = mask_dtype;
+      spec.mask_broadcast_heads = broadcast & 1;
+      spec.mask_broadcast_rows = broadcast & 2;
+      spec.mask_density = broadcast == 0 ? 0.02 : 0.7;  // sparse: some rows see nothing
+      spec.dim_qk = spec.dim_v = 24;
+      spec.sequences = {{33, 70, 37, -1, 0}, {2, 100}};
+      Check(spec, "mask dtype " + std::to_string(mask_dtype) + " broadcast " + std::to_string(broadcast));
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, Scales) {
+  for (const float scale : {-0.125f, 1e-4f, 0.5f}) {
+    for (const int64_t q_len : {1, 30}) {
+      Spec spec = Base();
+      spec.scale = scale;
+      spec.sequences = {{q_len, 80, 80 - q_len, -1, 0}};
+      Check(spec, "scale " + std::to_string(scale));
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, HugeLogitsDoNotOverflow) {
+  for (const int64_t q_len : {1, 30}) {
+    Spec spec = Base();
+    spec.magnitude = 60;
+    spec.sequences = {{q_len, 200}};
+    Check(spec, "q_len " + std::to_string(q_len));
+  }
+}
+
+TEST_P(FusedAttentionTest, OutputDtypes) {
+  for (const tessera_dtype out : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+    for (const int32_t splits : {1, 3}) {
+      Spec spec = Base();
+      spec.out_dtype = out;
+      spec.num_splits = splits;
+      spec.tile_kv = 32;
+      spec.lse = false;
+      spec.dim_v = 41;
+      spec.sequences = {{1, 150}, {35, 150}};
+      Check(spec, "out " + std::to_string(out));
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, Splits) {
+  for (const int32_t splits : {2, 3, 7, 100}) {
+    Spec spec = Base();
+    spec.q_heads = 4;
+    spec.kv_heads = 2;
+    spec.sequences = {{1, 400, 399, -1, 0}, {0, 10}, {9, 300, 20, 30, 0}, {5, 0}, {40, 33, 0, -1, 0}};
+    spec.num_splits = splits;
+    spec.tile_kv = 32;
+    spec.sinks = splits != 3;
+    Check(spec, "splits " + std::to_string(splits));
+  }
+}
+
+TEST_P(FusedAttentionTest, AutomaticConfigSplitsLongKeys) {
+  Spec spec = Base();
+  spec.q_heads = 2;
+  spec.kv_heads = 1;
+  spec.sequences = {{1, 3000, 2999, -1, 0}};
+  spec.num_splits = 0;
+  spec.workers = 3;
+  Check(spec, "auto");
+}
+
+// Keys that no row sees hold NaN and Inf; so do keys that some rows do not see.
+TEST_P(FusedAttentionTest, HiddenNonFiniteKeysDoNotLeak) {
+  for (const int64_t q_len : {2, 80}) {
+    for (const int32_t splits : {1, 2}) {
+      Spec spec = Base();
+      spec.sequences = {{q_len, 100, 20 - q_len, -1, 0}, {q_len, 40}};
+      spec.num_splits = splits;
+      spec.tile_kv = 32;
+      Case test(spec, GetParam().isa);
+      for (int64_t token = 20; token < 100; ++token) {
+        for (int32_t d = 0; d < 64; ++d) {
+          test.SetK(token, 0, d, d % 2 ? kNan : INFINITY);
+          test.SetV(token, 0, d, d % 3 ? kNan : -INFINITY);
+        }
+      }
+      test.RunAndCheck();
+    }
+  }
+}
+
+TEST_P(FusedAttentionTest, VisibleNonFiniteValuesReachTheirRowsOnly) {
+  for (const int64_t q_len : {2, 100}) {
+    Spec spec = Base();
+    spec.dim_v = 50;
+    spec.sequences = {{q_len, 100, 100 - q_len, -1, 0}};
+    Case test(spec, GetParam().isa);
+    test.SetV(99, 0, 7, kNan);
+    test.SetV(60, 1, 9, INFINITY);
+    test.SetV(98, 1, 11, -INFINITY);
+    test.SetK(97, 0, 3, kNan);
+    test.RunAndCheck();
+  }
+}
+
+TEST_P(FusedAttentionTest, MaskHidesNonFiniteKeys) {
+  for (const int64_t q_len : {2, 40}) {
+    Spec spec = Base();
+    spec.mask_kind = TESSERA_MASK_ADDITIVE;
+    spec.mask_dtype = TESSERA_DTYPE_FP32;
+    spec.sequences = {{q_len, 70}};
+    Case test(spec, GetParam().isa);
+    test.SetV(10, 0, 7, kNan);
+    test.SetK(13, 1, 3, kNan);
+    test.RunAndCheck();
+  }
+}
+
+TEST_P(FusedAttentionTest, ResultsDoNotDependOnWorkersOrRowTiles) {
+  Spec spec = Base();
+  spec.sequences = {{150, 300, 150, -1, 0}};
+  spec.tile_kv = 64;
+  Case one(spec, GetParam().isa), other(spec, GetParam().isa);
+  one.Run();
+  spec.workers = 5;
+  spec.tile_q = 16;
+  Case many(spec, GetParam().isa);
+  many.Run();
+  EXPECT_EQ(one.output(), many.output());
+  EXPECT_EQ(one.lse(), many.lse());
+}
+
+TEST(FusedWorkspaceTest, StaysWithinOneMiBPerWorker) {
+  for (const Param& param : Params()) {
+    for (const int32_t dim : {64, 128, 576, 1024}) {
+      tessera_sequence sequence{};
+      sequence.q_len = sequence.kv_len = 16384;
+      sequence.window_left = sequence.window_right = -1;
+      tessera_attention_problem problem{};
+      problem.struct_size = sizeof problem;
+      problem.num_q_heads = problem.num_kv_heads = 16;
+      problem.head_dim_qk = problem.head_dim_v = dim;
+      problem.q.dtype = problem.k.dtype = problem.v.dtype = problem.o.dtype = param.dtype;
+      problem.sequences = &sequence;
+      problem.num_sequences = 1;
+      FusedConfig config;
+      config.isa = param.isa;
+      config.num_workers = 16;
+      EXPECT_LE(FusedWorkspaceBytes(problem, config), 16 * kMaxScratchPerWorker + (int64_t{1} << 20)) << dim;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera::kernels::cpu
