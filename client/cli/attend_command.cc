@@ -55,6 +55,9 @@ OptionTable MakeTable(AttendOptions& options) {
   table.Choice("stats", {"table", "json", "none"}, &options.stats, "how to show the ledger; default table");
   options.connection.Register(table);
   table.Footer(
+      "bf16 in .npy and .npz is the two-byte type that ml_dtypes writes ('<V2'); in Python, read the output "
+      "with\n"
+      "numpy.load(FILE).view(ml_dtypes.bfloat16).\n\n"
       "Example, a prefill of two sequences with grouped heads:\n"
       "  tessera attend --input=qkv.safetensors --q-lens=512,300 --causal --out=result.safetensors");
   return table;
