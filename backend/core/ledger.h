@@ -75,14 +75,12 @@ int64_t StandardWorkspaceBytes(const AttentionProblem& problem);
 // each.
 int64_t StandardHbmBytes(const AttentionProblem& problem);
 
-// Device-memory traffic of a fused, tiled pass over a valid problem. Read: Q and masks once; K and V of a kv
-// head
+// Device-memory traffic of a fused, tiled pass over a valid problem. Read: Q and masks once; K and V of a kv head
 //   - once, when those of its keys that any query sees fit a cache of `l2_bytes`: the head's query tiles are
-//   taken
-//     to run together and share it;
-//   - else once per query tile, only the K/V tiles in which that tile sees a key. A query tile is plan.tile_q
-//   rows of
-//     one query head, or of the whole group where a sequence has fewer queries than that (packed GQA).
+//     taken to run together and share it;
+//   - else once per query tile, and only the K/V tiles in which that tile sees a key. A query tile is
+//     plan.tile_q rows of a kv head, a row being one query of one of its query heads (packed GQA); tile_q 0
+//     means all rows, tile_kv 0 all keys.
 // Written: O and LSE. Split partials (an fp32 row of O and its LSE per split) are written and read once.
 // Slopes, sinks and sequence descriptions are too small to count. O(log) per sequence, whatever its lengths.
 struct ModelledTraffic {

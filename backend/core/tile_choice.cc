@@ -120,9 +120,9 @@ TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits)
   const Work work = WorkOf(problem, limits);
 
   // Two stages let one K/V tile load while another is worked on; more follow where memory is left.
-  int64_t stages = std::min(limits.max_stages, 2);
-  if (TileBytes(work, limits, limits.min_tile_q, limits.min_tile_kv, stages) > limits.fast_memory_bytes)
-    stages = 1;
+  const bool fits_two =
+      TileBytes(work, limits, limits.min_tile_q, limits.min_tile_kv, 2) <= limits.fast_memory_bytes;
+  int64_t stages = fits_two ? std::min(limits.max_stages, 2) : 1;
   int64_t tile_q = ChooseTileQ(work, limits, stages);
   const int64_t keys = KeysPerTile(problem, tile_q);
   int64_t tile_kv = ChooseTileKv(work, limits, tile_q, stages, keys);
@@ -130,13 +130,16 @@ TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits)
   int64_t splits = 1;
   const int64_t tasks = CountTasks(problem, work, tile_q);
   if (tasks > 0 && tasks < limits.compute_units) {
-    // Keys that are too few for the splits wanted get shorter tiles first.
-    const int64_t wanted = std::min<int64_t>(limits.max_splits, CeilDiv(limits.compute_units, tasks));
-    const int64_t shorter = RoundDown(keys / (kTilesPerSplit * wanted), limits.granularity_kv);
-    if (wanted > 1) tile_kv = std::min(tile_kv, std::max<int64_t>(shorter, limits.min_tile_kv));
-    const int64_t most = std::clamp<int64_t>(keys / (kTilesPerSplit * tile_kv), 1, limits.max_splits);
-    splits = ChooseSplits(tasks, limits.compute_units, std::min<int64_t>(most, limits.compute_units));
-    if (splits == 1) tile_q = ShrinkTileQ(problem, work, limits, tile_q);
+    const int64_t most = std::min({keys / (kTilesPerSplit * limits.min_tile_kv), int64_t{limits.max_splits},
+                                   int64_t{limits.compute_units}});
+    splits = ChooseSplits(tasks, limits.compute_units, most);
+    // Each split gets its tiles, if need be shorter ones.
+    const int64_t shorter = RoundDown(keys / (kTilesPerSplit * splits), limits.granularity_kv);
+    if (splits > 1) {
+      tile_kv = std::min(tile_kv, shorter);
+    } else {
+      tile_q = ShrinkTileQ(problem, work, limits, tile_q);
+    }
   }
   while (stages < limits.max_stages && stages * tile_kv < keys &&
          TileBytes(work, limits, tile_q, tile_kv, stages + 1) <= limits.fast_memory_bytes) {

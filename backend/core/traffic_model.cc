@@ -56,50 +56,54 @@ Int128 FloorSum(Int128 n, Int128 m, Int128 a, Int128 b) {
   return sum;
 }
 
-// Query tiles of one head, and the K/V tiles of `tile_kv` keys (on multiples of tile_kv) that they walk
-// through.
+// How the scores of one (sequence, kv head) pair are walked: tile_q rows at a time, a row being a (query,
+// head of the group) pair and a query's heads lying next to each other, along K/V tiles on multiples of
+// tile_kv.
 struct Schedule {
-  int64_t tile_q, tile_kv;
+  int64_t group, tile_q, tile_kv;
 };
 
-// Of the first `count` query tiles, those t with t * tile_q + shift <= bound.
+// Of the tiles t in [0, count), those with t * tile_q + shift <= bound.
 Int128 CountUpTo(Int128 bound, Int128 shift, Int128 tile_q, Int128 count) {
   return bound < shift ? 0 : std::min<Int128>((bound - shift) / tile_q + 1, count);
 }
 
-// Keys in K/V tiles that hold a key visible to queries [first, last].
+// Keys in K/V tiles that hold a key visible to one of the rows [first, last].
 int64_t KeysRead(const Sequence& s, const Schedule& schedule, int64_t first, int64_t last) {
-  const int64_t begin = VisibleKeys(s, first).begin;
-  const int64_t end = VisibleKeys(s, last).end;
+  const int64_t begin = VisibleKeys(s, first / schedule.group).begin;
+  const int64_t end = VisibleKeys(s, last / schedule.group).end;
   if (end <= begin) return 0;
   return std::min(RoundUp(end, schedule.tile_kv), s.kv_len) - RoundDown(begin, schedule.tile_kv);
 }
 
-// The sum of KeysRead over all query tiles of one head, without walking them: the range's ends advance by
-// tile_q from tile to tile, so their rounded values sum to FloorSums between the tiles where they are
-// clamped.
-Int128 KeysReadByAllTiles(const Sequence& s, const Schedule& schedule) {
-  const Int128 tile_q = schedule.tile_q, tile_kv = schedule.tile_kv, kv_len = s.kv_len;
-  const Int128 whole = CeilDiv(s.q_len, schedule.tile_q) - 1;  // tiles before the last, all of tile_q queries
+// The sum of KeysRead over all tiles of `rows` rows, without walking them. The keys that tile t reads begin
+// and end at clamp(floor((t * tile_q + shift) / group), 0, kv_len), rounded to K/V tiles, for a shift of
+// either end: a FloorSum over the tiles where nothing is clamped, and a constant elsewhere.
+Int128 KeysReadByAllTiles(const Sequence& s, const Schedule& schedule, int64_t rows) {
+  const Int128 group = schedule.group, tile_q = schedule.tile_q, tile_kv = schedule.tile_kv,
+               kv_len = s.kv_len;
+  const Int128 whole =
+      CeilDiv(rows, schedule.tile_q) - 1;  // the last tile may be short: it is counted by itself
 
   Int128 ends = whole * kv_len;
   if (s.window_right >= 0) {
-    const Int128 shift = tile_q + s.diagonal_offset + s.window_right;  // the end, for tile 0
-    const Int128 zero = CountUpTo(0, shift, tile_q, whole);
-    const Int128 partial = CountUpTo(kv_len / tile_kv * tile_kv, shift, tile_q, whole);
-    const Int128 rising = FloorSum(partial - zero, tile_kv, tile_q, zero * tile_q + shift + tile_kv - 1);
-    ends = tile_kv * rising + (whole - partial) * kv_len;
+    const Int128 shift = tile_q - 1 + (Int128{s.diagonal_offset} + s.window_right + 1) * group;
+    const Int128 zero = CountUpTo(group - 1, shift, tile_q, whole);
+    const Int128 last_whole_tile = kv_len / tile_kv * tile_kv;  // ends beyond round up to kv_len
+    const Int128 partial = CountUpTo(last_whole_tile * group + group - 1, shift, tile_q, whole);
+    const Int128 offset = zero * tile_q + shift + (tile_kv - 1) * group;
+    ends = tile_kv * FloorSum(partial - zero, tile_kv * group, tile_q, offset) + (whole - partial) * kv_len;
   }
   Int128 begins = 0;
   if (s.window_left >= 0) {
-    const Int128 shift = Int128{s.diagonal_offset} - s.window_left;
-    const Int128 zero = CountUpTo(0, shift, tile_q, whole);
-    const Int128 partial = CountUpTo(kv_len - 1, shift, tile_q, whole);
-    begins = tile_kv * FloorSum(partial - zero, tile_kv, tile_q, zero * tile_q + shift) +
+    const Int128 shift = (Int128{s.diagonal_offset} - s.window_left) * group;
+    const Int128 zero = CountUpTo(group - 1, shift, tile_q, whole);
+    // Tiles that begin at kv_len read nothing: they cancel the kv_len of their end.
+    const Int128 partial = CountUpTo(kv_len * group - 1, shift, tile_q, whole);
+    begins = tile_kv * FloorSum(partial - zero, tile_kv * group, tile_q, zero * tile_q + shift) +
              (whole - partial) * kv_len;
   }
-  const auto last_tile_begin = static_cast<int64_t>(whole * tile_q);
-  return ends - begins + KeysRead(s, schedule, last_tile_begin, s.q_len - 1);
+  return ends - begins + KeysRead(s, schedule, static_cast<int64_t>(whole * tile_q), rows - 1);
 }
 
 // Bytes of K and V that one kv head of one sequence takes from device memory.
@@ -107,16 +111,13 @@ int64_t KvBytesOfHead(const AttentionProblem& p, const Sequence& s, const Plan& 
   if (s.q_len == 0 || s.kv_len == 0) return 0;
   const int64_t key_bytes = (int64_t{p.head_dim_qk} + p.head_dim_v) * DTypeSize(p.k.dtype);
   const int64_t group = p.num_q_heads / p.num_kv_heads;
-  const Schedule schedule{plan.tile_q > 0 ? plan.tile_q : s.q_len,
+  const int64_t rows = SaturatingMultiply(s.q_len, group);
+  const Schedule schedule{group, plan.tile_q > 0 ? plan.tile_q : rows,
                           plan.tile_kv > 0 ? plan.tile_kv : s.kv_len};
 
-  const int64_t once = KeysRead(s, schedule, 0, s.q_len - 1);
-  if (SaturatingMultiply(once, key_bytes) <= l2_bytes) return SaturatingMultiply(once, key_bytes);
-  // Queries too few to fill a tile: the group's heads are packed into common tiles.
-  const bool packed = s.q_len < schedule.tile_q;
-  const Int128 keys = packed ? Int128{once} * CeilDiv(SaturatingMultiply(s.q_len, group), schedule.tile_q)
-                             : KeysReadByAllTiles(s, schedule) * group;
-  return SaturatingMultiply(SaturateToInt64(keys), key_bytes);
+  const int64_t once = SaturatingMultiply(KeysRead(s, schedule, 0, rows - 1), key_bytes);
+  if (once <= l2_bytes) return once;
+  return SaturatingMultiply(SaturateToInt64(KeysReadByAllTiles(s, schedule, rows)), key_bytes);
 }
 
 }  // namespace
