@@ -15,10 +15,9 @@ class ExampleBackend : public tessera::plugin::Backend {
     return d;
   }
 
-  void Plan(const tessera_attention_problem& problem, tessera_plan& plan) const override {
+  void Plan(const tessera_attention_problem& /*problem*/, tessera_plan& plan) const override {
     std::strcpy(plan.kernel, "example_row_attention");
-    plan.tile_q = plan.tile_kv = plan.stages = plan.num_splits = 1;
-    plan.launches = static_cast<int32_t>(problem.num_sequences);
+    plan.tile_q = plan.tile_kv = plan.stages = plan.num_splits = plan.launches = 1;
   }
 
   void Enqueue(const tessera_plan&, const tessera_attention_problem& problem, void* /*workspace*/,

@@ -7,7 +7,7 @@
 
 #include "tessera/backend.hpp"
 
-constexpr int kMaxHeadDim = 512;
+constexpr int kMaxHeadDim = 1024;
 
 // Computes o and lse of (query i, head h) of `sequence`. All sums are in float64.
 inline void AttendRow(const tessera_attention_problem& p, const tessera_sequence& sequence, int64_t i,

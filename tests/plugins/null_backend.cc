@@ -39,6 +39,7 @@ class NullBackend : public tessera::plugin::Backend {
 
   void Plan(const tessera_attention_problem& problem, tessera_plan& plan) const override {
     std::strcpy(plan.kernel, "null");
+    plan.launches = 1;
     for (int64_t s = 0; s < problem.num_sequences; ++s) {
       const int64_t rows = problem.sequences[s].q_len * problem.num_q_heads;
       plan.hbm_write_bytes += rows * problem.head_dim_v * static_cast<int64_t>(ElementSize(problem.o.dtype));
