@@ -23,7 +23,8 @@ std::optional<DType> ParseDType(const std::string& name);
 
 // "[1024, 32, 128]"
 std::string ShapeString(std::span<const int64_t> shape);
-// Product of the shape; nullopt when a dimension is negative or the product passes INT64_MAX.
+// Product of the shape; nullopt when a dimension is negative or the product of those that are not 0 passes
+// INT64_MAX.
 std::optional<int64_t> NumElements(std::span<const int64_t> shape);
 // Bytes of a contiguous tensor; nullopt likewise, and for an unknown dtype.
 std::optional<int64_t> ByteSize(DType dtype, std::span<const int64_t> shape);

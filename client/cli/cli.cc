@@ -59,14 +59,9 @@ std::string TopLevelHelp() {
     absl::StrAppendFormat(&help, "  %-14s %s\n", command.name(), command.summary);
   absl::StrAppend(
       &help,
-      "
-'tessera COMMAND --help' shows the options of a command, --version the version of this client.
-"
-      "Every command that talks to a server takes --server=ADDRESS (HOST:PORT or unix:PATH); the default
-"
-      "is $TESSERA_SERVER, else 127.0.0.1:50051.
-
-"
+      "\n'tessera COMMAND --help' shows the options of a command, --version the version of this client.\n"
+      "Every command that talks to a server takes --server=ADDRESS (HOST:PORT or unix:PATH); the\n"
+      "default is $TESSERA_SERVER, else 127.0.0.1:50051.\n\n"
       "Exit codes: 0 success; 1 a check failed or a file is bad; 2 wrong usage; 3 the server refused,\n"
       "failed or could not be reached.\n");
   return help;

@@ -93,7 +93,7 @@ absl::Status ParseValue(const std::string& text, std::vector<float>* value) { re
 std::string DidYouMean(const std::string& typed, const std::vector<std::string>& known,
                        const std::string& prefix) {
   const std::string* best = nullptr;
-  size_t best_distance = std::max<size_t>(1, typed.size() / 3) + 1;
+  size_t best_distance = (typed.size() + 2) / 3 + 1;  // a typing mistake in three letters
   for (const std::string& candidate : known) {
     const size_t distance = EditDistance(typed, candidate);
     if (distance < best_distance) {
