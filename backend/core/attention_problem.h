@@ -27,8 +27,8 @@ enum class DataRequirement { kRequired, kShapesOnly };
 // Accepts the problem, or says what is wrong with it: INVALID_ARGUMENT (OUT_OF_RANGE, reason
 // SEQUENCE_OUT_OF_RANGE, for a sequence that reaches past its tensor), with reason, field, expected and
 // actual values. Overflow-safe for any field values; O(n log n) in the sequences. After OK
-//   - every address that the formulas in tessera/attention.h form for q, k, v, o and lse lies inside its tensor,
-//     and every product of a length, begin or head index with its stride fits int64, as do the token totals;
+//   - every address that tessera/attention.h forms for q, k, v, o and lse lies inside its tensor, and every
+//     product of a length, begin or head index with its stride fits int64, as do the token totals;
 //   - no two (token, head) rows of o, or of lse, share an element, so rows can be written in any order.
 // What the struct does not tell cannot be checked here: that pointers and extents are true, that masks are as
 // large as their strides and lengths imply (whoever fills the struct checks that; the server's codec does),

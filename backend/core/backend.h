@@ -1,5 +1,5 @@
-// What an attention backend is, for the server: the C++ face of tessera_backend_table. Shipped backends derive
-// from it; PluginBackend (plugin_loader.h) adapts a loaded table to it.
+// What an attention backend is, for the server: the C++ face of tessera_backend_table. Shipped backends
+// derive from it; PluginBackend (plugin_loader.h) adapts a loaded table to it.
 #pragma once
 
 #include <string>
@@ -36,17 +36,19 @@ class Backend {
   // this machine at all. The base checks info().capabilities; override to add what they cannot say.
   virtual absl::Status Supports(const AttentionProblem& problem) const;
 
-  // What Enqueue will do and cost. Launches nothing; data pointers may be null. `problem` is valid and supported.
+  // What Enqueue will do and cost. Launches nothing; data pointers may be null. `problem` is valid and
+  // supported.
   virtual absl::StatusOr<Plan> MakePlan(const AttentionProblem& problem) const = 0;
 
-  // Queues the work on `stream`. `workspace`: plan.workspace_bytes of device memory, 64-byte aligned, undefined
-  // content. Never allocates device memory, synchronises or keeps a pointer. Errors of the work itself come with
-  // the event recorded after it.
+  // Queues the work on `stream`. `workspace`: plan.workspace_bytes of device memory, 64-byte aligned,
+  // undefined content. Never allocates device memory, synchronises or keeps a pointer. Errors of the work
+  // itself come with the event recorded after it.
   virtual absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
                                tessera_stream* stream) = 0;
 };
 
-// UNIMPLEMENTED "<name>: head_dim 576 is not supported; supported: ..." unless the capabilities cover the problem.
+// UNIMPLEMENTED "<name>: head_dim 576 is not supported; supported: ..." unless the capabilities cover the
+// problem.
 absl::Status CheckCapabilities(const BackendInfo& info, const AttentionProblem& problem);
 
 }  // namespace tessera

@@ -1,5 +1,5 @@
-// A device: memory, streams, events. The server touches device memory only through this interface. It is the C++
-// face of tessera_device_table; shipped devices derive from it, PluginDevice adapts a loaded table.
+// A device: memory, streams, events. The server touches device memory only through this interface. It is the
+// C++ face of tessera_device_table; shipped devices derive from it, PluginDevice adapts a loaded table.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@
 namespace tessera {
 
 struct DeviceInfo {
-  std::string name;             // "Intel(R) Xeon(R) ... (16 threads, avx512 amx_bf16)", "NVIDIA H200"
-  int32_t compute_units = 0;    // cores in use, or streaming multiprocessors
+  std::string name;           // "Intel(R) Xeon(R) ... (16 threads, avx512 amx_bf16)", "NVIDIA H200"
+  int32_t compute_units = 0;  // cores in use, or streaming multiprocessors
   int64_t total_memory_bytes = 0;
   int64_t free_memory_bytes = 0;
   int64_t fast_memory_bytes = 0;  // L2 per core, or shared memory per block

@@ -1,5 +1,6 @@
 // Errors with a machine-readable detail: absl::Status plus a reason and metadata, which the server turns into
-// google.rpc.ErrorInfo (and RetryInfo). This library knows no protobuf, so the detail travels as a Status payload.
+// google.rpc.ErrorInfo (and RetryInfo). This library knows no protobuf, so the detail travels as a Status
+// payload.
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,8 @@ namespace tessera {
 struct ErrorDetail {
   // UPPER_SNAKE_CASE, stable for clients: "HEAD_COUNT_NOT_DIVISIBLE".
   std::string reason;
-  // Always "expected" and "actual" where a value was refused; others as they help ("field", "limit", "backend").
+  // Always "expected" and "actual" where a value was refused; others as they help ("field", "limit",
+  // "backend").
   std::map<std::string, std::string> metadata;
   // Set where trying again later may succeed.
   std::optional<std::chrono::milliseconds> retry_after;
@@ -38,8 +40,8 @@ absl::Status Prefixed(const std::string& prefix, const absl::Status& status);
 // Propagation, and nothing else (DESIGN 7.12).
 #define TESSERA_CONCAT_INNER(a, b) a##b
 #define TESSERA_CONCAT(a, b) TESSERA_CONCAT_INNER(a, b)
-#define TESSERA_RETURN_IF_ERROR(expr)              \
-  do {                                             \
+#define TESSERA_RETURN_IF_ERROR(expr)                                   \
+  do {                                                                  \
     if (::absl::Status status_ = (expr); !status_.ok()) return status_; \
   } while (false)
 #define TESSERA_ASSIGN_OR_RETURN(lhs, expr) \

@@ -71,11 +71,10 @@ struct Ledger {
 // What a materialising implementation would need for `problem`: scores and probabilities of the whole batch
 // in fp32, hidden ones included. Saturates, as everything below, at INT64_MAX.
 int64_t StandardWorkspaceBytes(const AttentionProblem& problem);
-// What it would move: Q, K, V, mask and outputs once, scores and probabilities written once and read once
-// each.
+// What it would move: Q, K, V, mask and outputs once; scores and probabilities written and read once each.
 int64_t StandardHbmBytes(const AttentionProblem& problem);
 
-// Device-memory traffic of a fused, tiled pass over a valid problem. Read: Q and masks once; K and V of a kv head
+// Device-memory traffic of a fused, tiled pass over a valid problem. Read: Q and masks; K and V of a kv head
 //   - once, when those of its keys that any query sees fit a cache of `l2_bytes`: the head's query tiles are
 //     taken to run together and share it;
 //   - else once per query tile, and only the K/V tiles in which that tile sees a key. A query tile is

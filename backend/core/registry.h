@@ -29,8 +29,8 @@ class BackendRegistry {
   // NOT_FOUND naming the backends there are; UNAVAILABLE with its reason for an unavailable one.
   absl::StatusOr<Backend*> Find(const std::string& name) const;
 
-  // The backend to run a valid problem on. `name` empty or "auto": the highest auto_priority that supports it,
-  // else UNIMPLEMENTED listing each backend's refusal. A named backend that refuses: its refusal.
+  // The backend to run a valid problem on. `name` empty or "auto": the highest auto_priority that supports
+  // it, else UNIMPLEMENTED listing each backend's refusal. A named backend that refuses: its refusal.
   absl::StatusOr<Backend*> Resolve(const std::string& name, const AttentionProblem& problem) const;
 
   // By falling priority, then by name.

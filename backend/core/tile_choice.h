@@ -29,13 +29,13 @@ struct TileChoice {
   int64_t fast_memory_bytes;  // what the tiles occupy; above the limit only when minimal tiles are
 };
 
-// For a valid problem and consistent limits (min <= max; everything positive, but element bytes may be 0 for an
-// operand that does not live in fast memory):
-// 1. Rows: the largest tile_q that fits beside a minimal, double-buffered K/V tile. Rows come first because each
-//    K/V tile is then reused by more of them: traffic falls as 1 / tile_q. The rows that exist are q_len times
-//    the query heads of a group, which share their keys (packed GQA).
-// 2. Keys: the largest tile_kv that fits beside it, double-buffered. Neither is longer than the longest sequence
-//    needs (for keys: than a window shows to a tile), rounded up to the granularity.
+// For a valid problem and consistent limits (min <= max; everything positive, but element bytes may be 0 for
+// an operand that does not live in fast memory):
+// 1. Rows: the largest tile_q that fits beside a minimal, double-buffered K/V tile. Rows come first because
+//    each K/V tile is then reused by more of them: traffic falls as 1 / tile_q. The rows that exist are q_len
+//    times the query heads of a group, which share their keys (packed GQA).
+// 2. Keys: the largest tile_kv that fits beside it, double-buffered. Neither is longer than the longest
+//    sequence needs (for keys: than a window shows to a tile), rounded up to the granularity.
 // 3. Splits, only when there are fewer tiles than compute units: the keys are split (FlashDecoding) until the
 //    units are busy, at least 4 K/V tiles to a split; tile_kv shrinks where that makes room for the splits.
 //    Where keys are too few or the kernel cannot split, tile_q shrinks instead, down to one query's group.
