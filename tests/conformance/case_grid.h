@@ -1,0 +1,24 @@
+// The problems that every backend must solve.
+#pragma once
+
+#include <vector>
+
+#include "tests/conformance/problem_spec.h"
+
+namespace tessera::testing {
+
+// The edges of DESIGN 7.17, each written out, for every input dtype.
+std::vector<ProblemSpec> EdgeCases();
+
+// Ordinary problems in which every pair of feature values occurs: dtypes, heads, head dims, lengths, layouts,
+// windows and alignments, scale, soft-cap, ALiBi, sinks, masks and their broadcasts, LSE.
+std::vector<ProblemSpec> PairwiseCases();
+
+// All of them; names are unique.
+std::vector<ProblemSpec> ConformanceGrid();
+
+// Whether the fp32 bound holds as it stands: unit-normal inputs at the usual scale, at most 4096 keys, and no
+// mask that adds to the logits.
+bool IsUnitNormal(const ProblemSpec& spec);
+
+}  // namespace tessera::testing

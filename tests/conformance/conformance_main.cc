@@ -1,0 +1,133 @@
+// Runs the conformance grid on one backend, shipped or plugin. Exit codes: 0 all passed, 1 something failed,
+// 2 the command line or the plugin is wrong, 77 this machine lacks what the backend needs.
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "backend/core/error.h"
+#include "backend/core/plugin_loader.h"
+#include "backend/core/registry.h"
+#include "backend/cpu/cpu_backends.h"
+#include "tests/conformance/backend_run.h"
+#include "tests/conformance/case_grid.h"
+
+ABSL_FLAG(std::string, backend, "", "Backend to test; may be left out with --backend_plugin");
+ABSL_FLAG(std::string, backend_plugin, "", "Plugin to load");
+ABSL_FLAG(std::string, cpu_isa, "", "Instruction set of the CPU backends; the best usable one if left out");
+ABSL_FLAG(int, threads, 0, "Worker threads of the CPU device; 0: one for each usable core");
+ABSL_FLAG(uint64_t, seed, 0, "Seed of all inputs, to repeat a run; 0: a fresh one");
+ABSL_FLAG(std::string, filter, "", "Run only cases whose name contains this");
+ABSL_FLAG(bool, verbose, false, "Print the errors of every case");
+
+namespace tessera::testing {
+namespace {
+
+constexpr int kExitFailed = 1, kExitUsage = 2, kExitMissing = 77;
+
+int Stop(int code, const std::string& message) {
+  std::fprintf(stderr, "tessera_conformance: %s\n", message.c_str());
+  return code;
+}
+
+struct Totals {
+  int run = 0, skipped = 0, failed = 0;
+};
+
+// A case's inputs depend on the seed and its name alone, so that --filter repeats them.
+uint64_t SeedOf(uint64_t seed, const std::string& name) {
+  for (unsigned char c : name) seed = (seed ^ c) * 0x100000001b3u;  // FNV-1a
+  return seed;
+}
+
+Totals RunGrid(Backend& backend, uint64_t seed, const std::string& filter) {
+  Totals totals;
+  for (const ProblemSpec& spec : ConformanceGrid()) {
+    if (spec.name.find(filter) == std::string::npos) continue;
+    const CaseResult result = RunCase(backend, spec, SeedOf(seed, spec.name));
+    const char* verdict = "ok";
+    switch (result.verdict) {
+      case Verdict::kSkipped:
+        ++totals.skipped;
+        verdict = "skipped";
+        break;
+      case Verdict::kFailed:
+        ++totals.failed;
+        verdict = "FAILED";
+        [[fallthrough]];
+      case Verdict::kPassed:
+        ++totals.run;
+    }
+    if (result.verdict == Verdict::kPassed && !absl::GetFlag(FLAGS_verbose)) continue;
+    std::printf("%-7s %s: %s (error %.2e, row %.2e, lse %.2e)\n", verdict, spec.name.c_str(),
+                result.message.c_str(), result.error.relative, result.error.worst_row,
+                result.error.worst_lse);
+  }
+  return totals;
+}
+
+// Registers everything there is; the backend to test by name, or the one that the plugin brought.
+absl::StatusOr<Backend*> FindBackend(const CpuOptions& options, BackendRegistry& registry) {
+  TESSERA_ASSIGN_OR_RETURN(Device * device, RegisterCpuBackends(options, registry));
+  std::string name = absl::GetFlag(FLAGS_backend);
+  const std::string plugin = absl::GetFlag(FLAGS_backend_plugin);
+  if (!plugin.empty()) {
+    const std::vector<Backend*> shipped = registry.backends();
+    TESSERA_RETURN_IF_ERROR(LoadPlugin(plugin, *device, CpuHostServices(), registry));
+    for (Backend* backend : registry.backends()) {
+      const bool is_new = std::find(shipped.begin(), shipped.end(), backend) == shipped.end();
+      if (is_new && name.empty()) name = backend->info().name;
+    }
+  }
+  return registry.Find(name);
+}
+
+int Main() {
+  CpuOptions options{.num_threads = absl::GetFlag(FLAGS_threads), .isa = std::nullopt};
+  if (const std::string name = absl::GetFlag(FLAGS_cpu_isa); !name.empty()) {
+    kernels::cpu::Isa isa;
+    if (!kernels::cpu::ParseIsa(name, &isa))
+      return Stop(kExitUsage, "--cpu_isa: no such instruction set: " + name);
+    options.isa = isa;
+    if (!kernels::cpu::IsaUsable(isa)) {
+      return Stop(kExitMissing, "skipped: this processor or build lacks the instruction set " + name);
+    }
+  }
+  BackendRegistry registry;
+  const absl::StatusOr<Backend*> backend = FindBackend(options, registry);
+  if (absl::IsUnavailable(backend.status())) {
+    return Stop(kExitMissing, absl::StrCat("skipped: ", backend.status().message()));
+  }
+  if (!backend.ok()) return Stop(kExitUsage, std::string(backend.status().message()));
+
+  uint64_t seed = absl::GetFlag(FLAGS_seed);
+  if (seed == 0) seed = std::random_device{}();
+  const auto info = (*backend)->device().Info();
+  std::printf("backend %s on %s, seed %llu\n", (*backend)->info().name.c_str(),
+              info.ok() ? info->name.c_str() : "an unknown device", static_cast<unsigned long long>(seed));
+  const auto begin = std::chrono::steady_clock::now();
+  const Totals totals = RunGrid(**backend, seed, absl::GetFlag(FLAGS_filter));
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::printf("%d run, %d skipped (declared), %d failed, in %.1f s; seed %llu\n", totals.run, totals.skipped,
+              totals.failed, seconds, static_cast<unsigned long long>(seed));
+  if (totals.run == 0) return Stop(kExitFailed, "no case was run");
+  return totals.failed == 0 ? 0 : kExitFailed;
+}
+
+}  // namespace
+}  // namespace tessera::testing
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "runs the conformance grid on one backend: --backend=cpu_fused --cpu_isa=avx2");
+  absl::ParseCommandLine(argc, argv);
+  return tessera::testing::Main();
+}

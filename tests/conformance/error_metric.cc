@@ -1,0 +1,178 @@
+#include "tests/conformance/error_metric.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+#include "tests/conformance/number_formats.h"
+
+namespace tessera::testing {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Outputs fewer than this may all happen to round badly: the bound is the dtype's worst case for them.
+constexpr size_t kFewElements = 64;
+
+// Calls body(row, sequence, i, h) for every row, in the reference's order.
+template <typename Body>
+void ForEachRow(const tessera_attention_problem& p, Body body) {
+  int64_t row = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    for (int64_t i = 0; i < p.sequences[n].q_len; ++i) {
+      for (int32_t h = 0; h < p.num_q_heads; ++h) body(row++, n, i, h);
+    }
+  }
+}
+
+std::string Number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", value);
+  return text;
+}
+
+bool SameKind(double a, double b) {
+  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
+  if (std::isinf(a) || std::isinf(b)) return a == b;
+  return true;
+}
+
+// Goes over the rows of one comparison; stops at the first failure.
+class Comparison {
+ public:
+  Comparison(const tessera_attention_problem& problem, const ReferenceResult& reference,
+             const Outputs& actual, const ErrorBounds& bounds)
+      : p_(problem), reference_(reference), actual_(actual), bounds_(bounds) {}
+
+  ErrorReport Run() {
+    for (int64_t row = 0; row < reference_.rows(); ++row) {
+      CompareOutputRow(row);
+      if (!actual_.lse.empty()) CompareLse(row);
+      if (!report_.failure.empty()) return report_;
+    }
+    report_.relative = reference_squares_ > 0 ? std::sqrt(error_squares_ / reference_squares_) : 0;
+    if (report_.relative > bounds_.relative) {
+      report_.failure = "relative error " + Number(report_.relative) + " exceeds " + Number(bounds_.relative);
+    }
+    return report_;
+  }
+
+ private:
+  void Fail(int64_t row, const std::string& what) { report_.failure = DescribeRow(p_, row) + ": " + what; }
+
+  void CompareOutputRow(int64_t row) {
+    double error_squares = 0, reference_squares = 0;
+    bool is_finite = true;
+    for (int64_t d = 0; d < reference_.dim; ++d) {
+      const auto index = static_cast<size_t>(row * reference_.dim + d);
+      const double expected = reference_.o[index], actual = actual_.o[index];
+      if (!SameKind(expected, actual)) {
+        return Fail(row,
+                    "o[" + std::to_string(d) + "] is " + Number(actual) + ", expected " + Number(expected));
+      }
+      if (!std::isfinite(expected)) {
+        is_finite = false;
+        continue;
+      }
+      error_squares += (actual - expected) * (actual - expected);
+      reference_squares += expected * expected;
+    }
+    if (reference_squares == 0 && error_squares > 0) return Fail(row, "o must be exactly zero");
+    error_squares_ += error_squares;
+    reference_squares_ += reference_squares;
+    if (!is_finite || reference_squares == 0) return;
+    const double error =
+        std::sqrt(error_squares) /
+        std::max({std::sqrt(reference_squares), reference_.row_size[static_cast<size_t>(row)],
+                  SmallestNormal(p_.o.dtype) * std::sqrt(static_cast<double>(reference_.dim))});
+    report_.worst_row = std::max(report_.worst_row, error);
+    if (error > bounds_.row_factor * bounds_.relative) {
+      Fail(row, "relative error " + Number(error) + " of the row exceeds " +
+                    Number(bounds_.row_factor * bounds_.relative));
+    }
+  }
+
+  void CompareLse(int64_t row) {
+    if (!report_.failure.empty()) return;
+    const double expected = reference_.lse[static_cast<size_t>(row)],
+                 actual = actual_.lse[static_cast<size_t>(row)];
+    if (std::isnan(expected) && actual == kInfinity) return;
+    if (!SameKind(expected, actual)) {
+      return Fail(row, "lse is " + Number(actual) + ", expected " + Number(expected));
+    }
+    if (!std::isfinite(expected)) return;
+    const double error = std::fabs(actual - expected) / std::max(1.0, std::fabs(expected));
+    report_.worst_lse = std::max(report_.worst_lse, error);
+    if (error > bounds_.lse) Fail(row, "lse is " + Number(actual) + ", expected " + Number(expected));
+  }
+
+  const tessera_attention_problem& p_;
+  const ReferenceResult& reference_;
+  const Outputs& actual_;
+  const ErrorBounds& bounds_;
+  ErrorReport report_;
+  double error_squares_ = 0, reference_squares_ = 0;
+};
+
+double RelativeBound(tessera_dtype dtype) {
+  switch (dtype) {
+    case TESSERA_DTYPE_FP16:
+      return 4e-4;
+    case TESSERA_DTYPE_BF16:
+      return 3e-3;
+    default:
+      return 1e-6;
+  }
+}
+
+}  // namespace
+
+Outputs ReadOutputs(const tessera_attention_problem& p) {
+  Outputs outputs;
+  ForEachRow(p, [&](int64_t, int64_t n, int64_t i, int32_t h) {
+    const int64_t token = p.sequences[n].q_begin + i;
+    for (int64_t d = 0; d < p.head_dim_v; ++d) {
+      outputs.o.push_back(
+          ReadElement(p.o.data, p.o.dtype, token * p.o.token_stride + h * p.o.head_stride + d));
+    }
+    if (p.lse.data != nullptr) {
+      outputs.lse.push_back(p.lse.data[token * p.lse.token_stride + h * p.lse.head_stride]);
+    }
+  });
+  return outputs;
+}
+
+std::string DescribeRow(const tessera_attention_problem& p, int64_t row) {
+  std::string text = "row " + std::to_string(row);
+  ForEachRow(p, [&](int64_t index, int64_t n, int64_t i, int32_t h) {
+    if (index != row) return;
+    text = "sequence " + std::to_string(n) + ", query " + std::to_string(i) + ", head " + std::to_string(h);
+  });
+  return text;
+}
+
+ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output) {
+  return {.relative = std::max(RelativeBound(input), RelativeBound(output))};
+}
+
+ErrorBounds WidenToFp32(const tessera_attention_problem& problem, const ReferenceResult& reference,
+                        ErrorBounds bounds) {
+  const ReferenceResult fp32 = ComputeReferenceFp32(problem);
+  constexpr ErrorBounds kNone{.relative = kInfinity, .lse = kInfinity};
+  const ErrorReport report = CompareOutputs(problem, reference, {.o = fp32.o, .lse = fp32.lse}, kNone);
+  bounds.relative = std::max(bounds.relative, 2 * report.relative);
+  bounds.lse = std::max(bounds.lse, 2 * report.worst_lse);
+  return bounds;
+}
+
+ErrorReport CompareOutputs(const tessera_attention_problem& problem, const ReferenceResult& reference,
+                           const Outputs& actual, const ErrorBounds& bounds) {
+  if (actual.o.size() != reference.o.size()) return {.failure = "o has another number of elements"};
+  ErrorBounds effective = bounds;
+  if (actual.o.size() < kFewElements) {
+    effective.relative = std::max(effective.relative, UnitRoundoff(problem.o.dtype));
+  }
+  return Comparison(problem, reference, actual, effective).Run();
+}
+
+}  // namespace tessera::testing

@@ -1,0 +1,72 @@
+// A random attention problem in words: what a test states, and BuildProblem() turns into tensors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tessera/attention.h"
+
+namespace tessera::testing {
+
+struct Lengths {
+  int64_t q, kv;
+};
+
+enum class Layout {
+  kPacked,  // (token, head, dim), two unused tokens around each sequence
+  kGapped,  // likewise, with unused elements between heads and tokens: no row is aligned
+  kBshd,    // (batch, token, head, dim), padded to the longest sequence
+  kBhsd,    // (batch, head, token, dim), padded likewise
+};
+
+// Where query 0 stands against the keys.
+enum class Alignment { kBottomRight, kTopLeft };
+
+struct WindowSpec {
+  int64_t left = -1, right = -1;  // as in tessera_sequence; right 0 is causal
+  Alignment alignment = Alignment::kBottomRight;
+  int64_t shift = 0;  // added to the diagonal offset
+};
+
+struct MaskSpec {
+  tessera_mask_kind kind = TESSERA_MASK_NONE;
+  tessera_dtype dtype = TESSERA_DTYPE_INVALID;
+  // A dimension that the mask does not have is broadcast, by a stride of 0.
+  bool per_head = true, per_query = true, per_key = true;
+};
+
+// Unit-normal, but for:
+enum class Values {
+  kUnitNormal,
+  kHugeLogits,       // Q times 100
+  kTinyLogits,       // Q times 1e-4
+  kNanInHiddenKeys,  // K NaN and V Inf in every key that no query sees
+  kNanInKey,         // one NaN in K, in the middle key of each sequence
+  kNanInValue,       // one NaN in V, likewise
+  kInfInValue,       // one +Inf in V, likewise
+  kInfInQuery,       // one +Inf in Q, in the middle query of each sequence
+};
+
+struct ProblemSpec {
+  std::string name;
+  tessera_dtype dtype = TESSERA_DTYPE_FP32;
+  tessera_dtype output_dtype = TESSERA_DTYPE_INVALID;  // INVALID: as dtype
+  int32_t num_q_heads = 2, num_kv_heads = 2;
+  int32_t head_dim_qk = 64, head_dim_v = 64;
+  std::vector<Lengths> sequences = {{.q = 33, .kv = 70}};
+  bool shared_kv = false;  // all sequences read the same keys (lengths may differ)
+  Layout layout = Layout::kPacked;
+  WindowSpec window;
+  float scale_factor = 1;  // times 1 / sqrt(head_dim_qk)
+  float softcap = 0;
+  bool alibi = false;
+  bool sinks = false;
+  MaskSpec mask;
+  bool lse = true;
+  Values values = Values::kUnitNormal;
+
+  tessera_dtype OutputDType() const { return output_dtype == TESSERA_DTYPE_INVALID ? dtype : output_dtype; }
+};
+
+}  // namespace tessera::testing
