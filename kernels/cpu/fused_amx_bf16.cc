@@ -98,12 +98,14 @@ struct AmxEngine : Bf16Operands {
   }
 
   // Two tiles of keys by two of rows at a time: four accumulators, each operand loaded for two products.
-  static void Scores(const TileShape& shape, const uint16_t* q, const uint16_t* k, BlockKeys keys,
-                     int32_t num_vectors, float* scores) {
+  [[gnu::noinline]] static void Scores(const TileShape& shape, const uint16_t* q, const uint16_t* k,
+                                       BlockKeys keys, int32_t num_vectors, float* scores,
+                                       TilePrefetch& next) {
     const int32_t depth = Depth(shape.head_dim_qk);
     const int64_t k_bytes = depth * 2, row_bytes = kBlockRows * 4;
     MemoryFence();
     for (int32_t j = keys.begin; j < keys.end; j += 2 * kTileRows) {
+      next.Step();
       const uint16_t* const k0 = k + j * depth;
       const uint16_t* const k1 = k0 + kTileRows * depth;
       for (int32_t t = 0; t < num_vectors; t += 2) {
@@ -140,14 +142,16 @@ struct AmxEngine : Bf16Operands {
     MemoryFence();
   }
 
-  static void Accumulate(const TileShape& shape, uint16_t* v, const uint16_t* weights, BlockKeys keys,
-                         int32_t num_vectors, float* sums) {
+  [[gnu::noinline]] static void Accumulate(const TileShape& shape, uint16_t* v, const uint16_t* weights,
+                                           BlockKeys keys, int32_t num_vectors, float* sums,
+                                           TilePrefetch& next) {
     const int32_t dim = ValueDim(shape.head_dim_v);
     const int64_t row_bytes = kBlockRows * 4;
     MemoryFence();
     for (int32_t d = 0; d < dim; d += 2 * kTileRows) {
       for (int32_t t = 0; t < num_vectors; t += 2) {
         const bool pair = t + 1 < num_vectors;
+        next.Step();
         float* const o0 = sums + d * kBlockRows + t * kLanes;
         float* const o1 = o0 + kTileRows * kBlockRows;
         _tile_loadd(0, o0, row_bytes);

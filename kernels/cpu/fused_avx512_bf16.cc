@@ -49,17 +49,17 @@ struct DotEngine : Bf16Operands {
   }
 
   static void Scores(const TileShape& shape, const uint16_t* q, const uint16_t* k, BlockKeys keys,
-                     int32_t num_vectors, float* scores) {
+                     int32_t num_vectors, float* scores, TilePrefetch& next) {
     const int32_t words = Depth(shape.head_dim_qk) / 2;
     Multiply<MacBf16>(Words(k) + keys.begin * words, words, 1, Words(q), words,
-                      scores + keys.begin * kBlockRows, keys.end - keys.begin, num_vectors, false);
+                      scores + keys.begin * kBlockRows, keys.end - keys.begin, num_vectors, false, next);
   }
 
   static void Accumulate(const TileShape& shape, const uint16_t* v, const uint16_t* weights, BlockKeys keys,
-                         int32_t num_vectors, float* sums) {
+                         int32_t num_vectors, float* sums, TilePrefetch& next) {
     const int32_t dim = ValueDim(shape.head_dim_v);
     Multiply<MacBf16>(Words(v) + keys.begin / 2 * dim, 1, dim, Words(weights) + keys.begin / 2 * kBlockRows,
-                      (keys.end - keys.begin + 1) / 2, sums, shape.head_dim_v, num_vectors, true);
+                      (keys.end - keys.begin + 1) / 2, sums, shape.head_dim_v, num_vectors, true, next);
   }
 
  private:

@@ -51,8 +51,8 @@ struct Bf16Operands {
 
   // As SoftmaxInPlace, with the weights rounded to bf16 on their way to `weights`; zero up to
   // kKeyGranularity.
-  static bool Softmax(float multiplier, BlockKeys keys, int32_t num_vectors, float* scores, uint16_t* weights,
-                      SoftmaxState state, float* factors) {
+  [[gnu::noinline]] static bool Softmax(float multiplier, BlockKeys keys, int32_t num_vectors, float* scores,
+                                        uint16_t* weights, SoftmaxState state, float* factors) {
     bool rescale = false;
     const Vec scale = Set(multiplier);
     const int32_t num_keys = keys.end - keys.begin;

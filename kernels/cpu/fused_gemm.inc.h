@@ -12,6 +12,8 @@ struct MacF32 {
 
 // c (kRows, kVectors * kLanes) (+)= sum over steps of a[row * a_row + step * a_step] * b[step]. a is read a
 // scalar (32 bits: one float, or a pair of bf16) at a time; rows of b and c are kBlockRows apart.
+// The products are summed apart from c and added to it once, so that rounding errors do not grow with the
+// number of keys.
 template <typename Mac, int kRows, int kVectors>
 inline void MicroTile(const float* a, int64_t a_row, int64_t a_step, const float* b, int32_t steps, float* c,
                       bool accumulate) {
@@ -19,8 +21,7 @@ inline void MicroTile(const float* a, int64_t a_row, int64_t a_step, const float
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v)
-      sum[r][v] = accumulate ? Load(c + r * kBlockRows + v * kLanes) : Set(0.0f);
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = Set(0.0f);
   }
 #pragma GCC unroll 2
   for (int32_t step = 0; step < steps; ++step) {
@@ -39,16 +40,20 @@ inline void MicroTile(const float* a, int64_t a_row, int64_t a_step, const float
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) Store(c + r * kBlockRows + v * kLanes, sum[r][v]);
+    for (int v = 0; v < kVectors; ++v) {
+      float* const out = c + r * kBlockRows + v * kLanes;
+      Store(out, accumulate ? Load(out) + sum[r][v] : sum[r][v]);
+    }
   }
 }
 
 // MicroTile over num_rows rows, kMicroRows at a time.
 template <typename Mac, int kVectors>
 void MultiplyPanel(const float* a, int64_t a_row, int64_t a_step, const float* b, int32_t steps, float* c,
-                   int32_t num_rows, bool accumulate) {
+                   int32_t num_rows, bool accumulate, TilePrefetch& next) {
   int32_t r = 0;
   for (; r + kMicroRows <= num_rows; r += kMicroRows) {
+    next.Step();
     MicroTile<Mac, kMicroRows, kVectors>(a + r * a_row, a_row, a_step, b, steps, c + r * kBlockRows,
                                          accumulate);
   }
@@ -62,13 +67,14 @@ void MultiplyPanel(const float* a, int64_t a_row, int64_t a_step, const float* b
 
 template <typename Mac>
 inline void Multiply(const float* a, int64_t a_row, int64_t a_step, const float* b, int32_t steps, float* c,
-                     int32_t num_rows, int32_t num_vectors, bool accumulate) {
-  if (num_vectors == 1) return MultiplyPanel<Mac, 1>(a, a_row, a_step, b, steps, c, num_rows, accumulate);
+                     int32_t num_rows, int32_t num_vectors, bool accumulate, TilePrefetch& next) {
+  if (num_vectors == 1)
+    return MultiplyPanel<Mac, 1>(a, a_row, a_step, b, steps, c, num_rows, accumulate, next);
   if constexpr (kBlockVectors > 2) {
     if (num_vectors > 2)
-      return MultiplyPanel<Mac, kBlockVectors>(a, a_row, a_step, b, steps, c, num_rows, accumulate);
+      return MultiplyPanel<Mac, kBlockVectors>(a, a_row, a_step, b, steps, c, num_rows, accumulate, next);
   }
-  MultiplyPanel<Mac, 2>(a, a_row, a_step, b, steps, c, num_rows, accumulate);
+  MultiplyPanel<Mac, 2>(a, a_row, a_step, b, steps, c, num_rows, accumulate, next);
 }
 
 // Everything in fp32, inputs converted while they are packed.
@@ -122,10 +128,10 @@ struct F32Engine {
   }
 
   static void Scores(const TileShape& shape, const float* q, const float* k, BlockKeys keys,
-                     int32_t num_vectors, float* scores) {
+                     int32_t num_vectors, float* scores, TilePrefetch& next) {
     const int32_t depth = Depth(shape.head_dim_qk);
     Multiply<MacF32>(k + keys.begin * depth, depth, 1, q, shape.head_dim_qk, scores + keys.begin * kBlockRows,
-                     keys.end - keys.begin, num_vectors, false);
+                     keys.end - keys.begin, num_vectors, false, next);
   }
 
   static bool Softmax(float multiplier, BlockKeys keys, int32_t num_vectors, float* scores,
@@ -136,10 +142,10 @@ struct F32Engine {
 
   // sums (v_row, kBlockRows) += V^T (v_row, keys) * weights (keys, rows)
   static void Accumulate(const TileShape& shape, const float* v, const float* weights, BlockKeys keys,
-                         int32_t num_vectors, float* sums) {
+                         int32_t num_vectors, float* sums, TilePrefetch& next) {
     const int32_t dim = ValueDim(shape.head_dim_v);
     Multiply<MacF32>(v + keys.begin * dim, 1, dim, weights + keys.begin * kBlockRows, keys.end - keys.begin,
-                     sums, shape.head_dim_v, num_vectors, true);
+                     sums, shape.head_dim_v, num_vectors, true, next);
   }
 };
 

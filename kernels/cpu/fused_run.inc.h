@@ -48,7 +48,7 @@ struct Workspace {
 };
 
 template <typename Engine, typename T>
-void PackQueries(const FusedTask& task, const TileShape& shape, Workspace<Engine>& work) {
+[[gnu::noinline]] void PackQueries(const FusedTask& task, const TileShape& shape, Workspace<Engine>& work) {
   const tessera_attention_problem& problem = *task.problem;
   const bool negate = problem.scale < 0;  // tiles are scaled by |scale|: maxima stay maxima
   const int32_t words = Engine::Depth(shape.head_dim_qk) / Engine::kPerWord;
@@ -73,8 +73,8 @@ void PackQueries(const FusedTask& task, const TileShape& shape, Workspace<Engine
 // Packs keys [tile_begin, tile_begin + num_keys). Returns whether V is finite there; where it is not, the
 // value is packed as 0 (a weight of 0 would not silence it) and its key marked in work.spoilt.
 template <typename Engine, typename T>
-bool PackTile(const FusedTask& task, const TileShape& shape, int64_t tile_begin, int32_t num_keys,
-              Workspace<Engine>& work) {
+[[gnu::noinline]] bool PackTile(const FusedTask& task, const TileShape& shape, int64_t tile_begin,
+                                int32_t num_keys, Workspace<Engine>& work) {
   const tessera_attention_problem& problem = *task.problem;
   const int64_t token = task.sequence->kv_begin + tile_begin;
   Engine::PackKeys(RowOf<T>(problem.k, token, task.kv_head), problem.k.token_stride, num_keys, shape, work.k);
@@ -120,7 +120,7 @@ inline void Rescale(const float* factors, int32_t dim, int32_t num_vectors, floa
 // One block of rows against one packed tile.
 template <typename Engine>
 void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row, int64_t tile_begin,
-               BlockKeys keys, bool finite, bool plain, Workspace<Engine>& work) {
+               BlockKeys keys, bool finite, bool plain, TilePrefetch& next, Workspace<Engine>& work) {
   const int32_t num_rows = static_cast<int32_t>(Least(kBlockRows, task.rows - first_row));
   const int32_t num_vectors = (num_rows + kLanes - 1) / kLanes;
   const int32_t block = first_row / kBlockRows;
@@ -128,7 +128,7 @@ void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row,
   const auto* const q = work.q + int64_t{block} * Engine::Depth(shape.head_dim_qk) * kBlockRows;
   float* const sums = work.sums + int64_t{block} * value_dim * kBlockRows;
 
-  Engine::Scores(shape, q, work.k, keys, num_vectors, work.scores);
+  Engine::Scores(shape, q, work.k, keys, num_vectors, work.scores, next);
   float multiplier = __builtin_fabsf(task.problem->scale) * kLog2E;
   if (!plain || keys.partial) {
     FinishLogits(task, work.rows + first_row, num_rows, num_vectors, tile_begin + keys.begin,
@@ -144,9 +144,9 @@ void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row,
     Rescale(work.factors, value_dim, num_vectors, sums);
   }
   if constexpr (Engine::kSeparateWeights) {
-    Engine::Accumulate(shape, work.v, work.weights, keys, num_vectors, sums);
+    Engine::Accumulate(shape, work.v, work.weights, keys, num_vectors, sums, next);
   } else {
-    Engine::Accumulate(shape, work.v, work.scores, keys, num_vectors, sums);
+    Engine::Accumulate(shape, work.v, work.scores, keys, num_vectors, sums, next);
   }
   if (!finite) {
     WithElementType(task.problem->v.dtype, [&](auto* element) {
@@ -158,7 +158,7 @@ void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row,
 
 // Turns sums into outputs of dtype T, or writes them out as partials.
 template <typename Engine, typename T>
-void StoreRows(const FusedTask& task, const TileShape& shape, Workspace<Engine>& work) {
+[[gnu::noinline]] void StoreRows(const FusedTask& task, const TileShape& shape, Workspace<Engine>& work) {
   const int32_t value_dim = Engine::ValueDim(shape.head_dim_v);
   const int32_t partial_row = shape.head_dim_v + 2;
   for (int32_t first = 0; first < task.rows; first += kLanes) {
@@ -196,6 +196,26 @@ void StoreRows(const FusedTask& task, const TileShape& shape, Workspace<Engine>&
   }
 }
 
+// The tile that starts at key tile_begin, to be fetched while the one before it is worked on.
+template <typename T>
+TilePrefetch PrefetchOf(const FusedTask& task, const TileShape& shape, int64_t tile_begin) {
+  TilePrefetch next;
+  if (tile_begin >= task.key_end) return next;
+  constexpr int32_t kStepsPerBlock = 8;  // at least so many micro-tiles go into a block
+  const tessera_attention_problem& problem = *task.problem;
+  const int64_t token = task.sequence->kv_begin + tile_begin;
+  const int32_t blocks = (task.rows + kBlockRows - 1) / kBlockRows;
+  next.k = reinterpret_cast<const std::byte*>(RowOf<T>(problem.k, token, task.kv_head));
+  next.v = reinterpret_cast<const std::byte*>(RowOf<T>(problem.v, token, task.kv_head));
+  next.k_stride = problem.k.token_stride * static_cast<int64_t>(sizeof(T));
+  next.v_stride = problem.v.token_stride * static_cast<int64_t>(sizeof(T));
+  next.k_bytes = shape.head_dim_qk * static_cast<int64_t>(sizeof(T));
+  next.v_bytes = shape.head_dim_v * static_cast<int64_t>(sizeof(T));
+  next.keys_left = static_cast<int32_t>(Least(shape.tile_kv, task.key_end - tile_begin));
+  next.keys_per_step = next.keys_left / (blocks * kStepsPerBlock) + 1;
+  return next;
+}
+
 // T: element type of Q, K and V.
 template <typename Engine, typename T>
 void RunTiles(const FusedTask& task, const TileShape& shape, std::byte* scratch) {
@@ -216,13 +236,14 @@ void RunTiles(const FusedTask& task, const TileShape& shape, std::byte* scratch)
   for (int64_t tile_begin = task.key_begin; tile_begin < task.key_end; tile_begin += shape.tile_kv) {
     const int32_t num_keys = static_cast<int32_t>(Least(shape.tile_kv, task.key_end - tile_begin));
     bool packed = false, finite = true;
+    TilePrefetch next = PrefetchOf<T>(task, shape, tile_begin + shape.tile_kv);
     for (int32_t first = 0; first < task.rows; first += kBlockRows) {
       const int32_t num_rows = static_cast<int32_t>(Least(kBlockRows, task.rows - first));
       const BlockKeys keys = VisibleKeysOf(work.rows + first, num_rows, tile_begin, num_keys);
       if (keys.end <= keys.begin) continue;
       if (!packed) finite = PackTile<Engine, T>(task, shape, tile_begin, num_keys, work);
       packed = true;
-      BlockStep<Engine>(task, shape, first, tile_begin, keys, finite, plain, work);
+      BlockStep<Engine>(task, shape, first, tile_begin, keys, finite, plain, next, work);
     }
   }
   Engine::End();

@@ -66,6 +66,34 @@ inline void StorePadded(T* row, int32_t begin, int32_t length, Vec value) {
   for (int32_t i = begin; i < length; ++i) row[i] = padded[i - begin];
 }
 
+inline constexpr int64_t kCacheLine = 64;
+
+// Asks for a row of memory, into the second-level cache.
+inline void PrefetchRow(const void* row, int64_t bytes) {
+  const auto* const line = static_cast<const std::byte*>(row);
+  for (int64_t offset = 0; offset < bytes; offset += kCacheLine) __builtin_prefetch(line + offset, 0, 2);
+}
+
+// Fetches the K and V rows of the next tile a few at a time, from inside the products of the current one, so
+// that the packing that follows finds them close by and no burst of requests holds up anyone else.
+struct TilePrefetch {
+  const std::byte* k = nullptr;
+  const std::byte* v = nullptr;
+  int64_t k_stride = 0, v_stride = 0;  // bytes
+  int64_t k_bytes = 0, v_bytes = 0;    // of a row
+  int32_t keys_left = 0;
+  int32_t keys_per_step = 0;
+
+  void Step() {
+    for (int32_t i = 0; i < keys_per_step && keys_left > 0; ++i, --keys_left) {
+      PrefetchRow(k, k_bytes);
+      PrefetchRow(v, v_bytes);
+      k += k_stride;
+      v += v_stride;
+    }
+  }
+};
+
 inline bool IsFinite(float x) { return x - x == 0.0f; }
 
 // What is left to do for a row once all keys have been seen: the factor that scales its sums to outputs,
