@@ -64,9 +64,9 @@ absl::Status CheckStrides(const std::string& field, const HostTensor& tensor) {
 
 // Elements from the first to the last that shape and strides address.
 absl::StatusOr<int64_t> SpanOf(const std::string& field, const HostTensor& tensor) {
+  if (std::find(tensor.shape.begin(), tensor.shape.end(), 0) != tensor.shape.end()) return 0;
   int64_t last = 0;
   for (size_t i = 0; i < tensor.shape.size(); ++i) {
-    if (tensor.shape[i] == 0) return 0;
     int64_t reach = 0;
     if (__builtin_mul_overflow(tensor.shape[i] - 1, tensor.strides[i], &reach) ||
         __builtin_add_overflow(last, reach, &last) || last >= kMaxExtent) {

@@ -1,0 +1,157 @@
+#include "server/flags.h"
+
+#include <algorithm>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/reflection.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "backend/core/error.h"
+#include "server/log.h"
+
+ABSL_FLAG(
+    std::string, listen, "127.0.0.1:50051",
+    "addresses to serve on, comma-separated: HOST:PORT (port 0: any free one), [IPV6]:PORT or unix:PATH");
+ABSL_FLAG(bool, insecure, false, "allow addresses that other machines can reach, unencrypted");
+ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
+ABSL_FLAG(std::string, backend_plugin, "",
+          "backend plugins to load, comma-separated paths of shared libraries");
+ABSL_FLAG(int, threads, 0, "CPU threads that compute; 0: one for every core this process may use");
+ABSL_FLAG(
+    std::string, cpu_isa, "",
+    "instruction set of the CPU kernels: baseline, avx2, avx512, avx512_bf16 or amx_bf16; empty: the best "
+    "that this processor has");
+ABSL_FLAG(int64_t, max_message_bytes, tessera::Limits{}.max_message_bytes,
+          "largest request and largest reply, in bytes; at most 2147483647");
+ABSL_FLAG(int64_t, max_batch_tokens, tessera::Limits{}.max_batch_tokens,
+          "most q plus kv tokens of one request, and of one shared launch");
+ABSL_FLAG(int64_t, max_workspace_bytes, tessera::Limits{}.max_workspace_bytes,
+          "most device scratch memory of one launch, in bytes");
+ABSL_FLAG(int, max_concurrent_requests, tessera::Limits{}.max_concurrent_requests,
+          "requests in flight; more are refused with RESOURCE_EXHAUSTED");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "after SIGTERM or SIGINT, how long requests in flight may take before they are given up");
+ABSL_FLAG(std::string, log_level, "info",
+          "trace, debug, info, warning, error or off; debug has one line per request");
+ABSL_FLAG(bool, help, false, "print this and exit");
+ABSL_FLAG(bool, version, false, "print version and commit and exit");
+
+namespace tessera {
+namespace {
+
+// In the order of --help. Not every flag of the process: Abseil has some of its own.
+std::vector<absl::CommandLineFlag*> AllFlags() {
+  constexpr const char* kNames[] = {"listen",
+                                    "insecure",
+                                    "backend",
+                                    "backend_plugin",
+                                    "threads",
+                                    "cpu_isa",
+                                    "max_message_bytes",
+                                    "max_batch_tokens",
+                                    "max_workspace_bytes",
+                                    "max_concurrent_requests",
+                                    "drain_timeout",
+                                    "log_level",
+                                    "help",
+                                    "version"};
+  std::vector<absl::CommandLineFlag*> flags;
+  for (const char* name : kNames) flags.push_back(absl::FindCommandLineFlag(name));
+  return flags;
+}
+
+std::string Spelled(const absl::CommandLineFlag& flag) {
+  return absl::StrCat("--", absl::StrReplaceAll(flag.Name(), {{"_", "-"}}));
+}
+
+absl::Status UsageError(const std::string& message) {
+  return absl::InvalidArgumentError(absl::StrCat(message, "; see --help"));
+}
+
+absl::StatusOr<absl::CommandLineFlag*> FindFlag(const std::string& spelled) {
+  const std::string name = absl::StrReplaceAll(spelled, {{"-", "_"}});
+  for (absl::CommandLineFlag* flag : AllFlags()) {
+    if (flag->Name() == name) return flag;
+  }
+  return UsageError(absl::StrCat("unknown flag --", spelled));
+}
+
+absl::Status SetFlags(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (!absl::StartsWith(argument, "--") || argument == "--") {
+      return UsageError(absl::StrCat("unexpected argument ", Quoted(argument)));
+    }
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+    TESSERA_ASSIGN_OR_RETURN(absl::CommandLineFlag* const flag, FindFlag(name));
+    std::string value;
+    if (equals != std::string::npos) {
+      value = argument.substr(equals + 1);
+    } else if (flag->IsOfType<bool>()) {
+      value = "true";
+    } else if (i + 1 < argc) {
+      value = argv[++i];
+    } else {
+      return UsageError(absl::StrCat(Spelled(*flag), " needs a value"));
+    }
+    std::string why;
+    if (!flag->ParseFrom(value, &why)) {
+      // Abseil's text ends with the cause on a line of its own, where there is one.
+      return UsageError(absl::StrCat(Spelled(*flag), ": bad value ", Quoted(value)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> SplitList(const std::string& text) {
+  return absl::StrSplit(text, ',', absl::SkipWhitespace());
+}
+
+}  // namespace
+
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
+  TESSERA_RETURN_IF_ERROR(SetFlags(argc, argv));
+  CommandLine line;
+  line.server.listen = SplitList(absl::GetFlag(FLAGS_listen));
+  line.server.insecure = absl::GetFlag(FLAGS_insecure);
+  line.server.default_backend = absl::GetFlag(FLAGS_backend);
+  line.server.limits.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
+  line.server.limits.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  line.server.limits.max_workspace_bytes = absl::GetFlag(FLAGS_max_workspace_bytes);
+  line.server.limits.max_concurrent_requests = absl::GetFlag(FLAGS_max_concurrent_requests);
+  // Also brings an infinite duration into a range that the server's own check can name.
+  line.server.drain_timeout = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_drain_timeout));
+  line.backend_plugins = SplitList(absl::GetFlag(FLAGS_backend_plugin));
+  line.threads = absl::GetFlag(FLAGS_threads);
+  line.cpu_isa = absl::GetFlag(FLAGS_cpu_isa);
+  line.log_level = absl::GetFlag(FLAGS_log_level);
+  line.help = absl::GetFlag(FLAGS_help);
+  line.version = absl::GetFlag(FLAGS_version);
+  return line;
+}
+
+std::string Usage() {
+  std::string usage =
+      "tessera-server: exact attention as a gRPC service.\n\n"
+      "Usage: tessera-server [--flag=value ...]\n\n";
+  for (const absl::CommandLineFlag* flag : AllFlags()) {
+    const bool is_switch = flag->IsOfType<bool>();
+    const std::string fallback = flag->DefaultValue();
+    absl::StrAppend(&usage, "  ", Spelled(*flag),
+                    is_switch || fallback.empty() ? "" : absl::StrCat("=", fallback), "\n      ",
+                    flag->Help(), "\n");
+  }
+  absl::StrAppend(
+      &usage,
+      "\nPrints \"listening on ADDRESS\" on stdout for each address once it serves; logs go to stderr.\n"
+      "SIGTERM or SIGINT: health turns NOT_SERVING, requests in flight complete, exit. A second one gives "
+      "them up.\n"
+      "Exit status: 0 drained, 1 could not start, 2 wrong usage, 3 requests in flight were given up.\n");
+  return usage;
+}
+
+}  // namespace tessera

@@ -1,0 +1,126 @@
+// tessera-server: the composition root, and the only place in server/ that knows concrete backends.
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/core/error.h"
+#include "backend/core/plugin_loader.h"
+#include "backend/cpu/cpu_backends.h"
+#include "server/build_info.h"
+#include "server/flags.h"
+#include "server/log.h"
+#include "server/server.h"
+#include "server/signal_watcher.h"
+
+namespace tessera {
+namespace {
+
+// What the process returns; documented by --help.
+enum ExitStatus { kDrained = 0, kCannotStart = 1, kWrongUsage = 2, kGivenUp = 3 };
+
+absl::StatusOr<CpuOptions> CpuOptionsFrom(const CommandLine& line) {
+  CpuOptions options;
+  options.num_threads = line.threads;
+  if (line.cpu_isa.empty()) return options;
+  kernels::cpu::Isa isa;
+  if (!kernels::cpu::ParseIsa(line.cpu_isa, &isa)) {
+    return InvalidArgument("CPU_ISA_UNKNOWN", "--cpu-isa", "baseline, avx2, avx512, avx512_bf16 or amx_bf16",
+                           Quoted(line.cpu_isa));
+  }
+  options.isa = isa;
+  return options;
+}
+
+absl::StatusOr<std::unique_ptr<BackendRegistry>> MakeRegistry(const CommandLine& line) {
+  auto registry = std::make_unique<BackendRegistry>();
+  TESSERA_ASSIGN_OR_RETURN(const CpuOptions cpu_options, CpuOptionsFrom(line));
+  TESSERA_ASSIGN_OR_RETURN(Device* const cpu, RegisterCpuBackends(cpu_options, *registry));
+  for (const std::string& path : line.backend_plugins) {
+    TESSERA_RETURN_IF_ERROR(LoadPlugin(path, *cpu, CpuHostServices(), *registry));
+  }
+  return registry;
+}
+
+absl::StatusOr<std::unique_ptr<Server>> StartServer(const CommandLine& line) {
+  TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<BackendRegistry> registry, MakeRegistry(line));
+  for (const Backend* backend : registry->backends()) {
+    Log().info("event=backend name={} device={} description={}", backend->info().name, backend->device().id(),
+               Quoted(backend->info().description));
+  }
+  for (const UnavailableBackend& backend : registry->unavailable()) {
+    Log().info("event=backend_unavailable name={} reason={}", backend.name, Quoted(backend.reason.message()));
+  }
+  return Server::Start(line.server, std::move(registry));
+}
+
+// Passes signals on to the server once there is one.
+class Shutdown {
+ public:
+  void OnSignal(int count) {
+    std::lock_guard lock(mutex_);
+    if (server_ == nullptr) std::_Exit(kGivenUp);  // still starting: nothing to finish
+    if (count == 1) {
+      Log().info("event=drain");
+      server_->RequestDrain();
+    } else {
+      Log().warn("event=abort reason=\"second signal\"");
+      server_->Abort();
+    }
+  }
+  void Watch(Server* server) {
+    std::lock_guard lock(mutex_);
+    server_ = server;
+  }
+
+ private:
+  std::mutex mutex_;
+  Server* server_ = nullptr;
+};
+
+int Fail(ExitStatus status, const absl::Status& error) {
+  std::fprintf(stderr, "tessera-server: %s\n", std::string(error.message()).c_str());
+  return status;
+}
+
+int Main(int argc, char** argv) {
+  const auto line = ParseCommandLine(argc, argv);
+  if (!line.ok()) return Fail(kWrongUsage, line.status());
+  if (line->help) return std::fputs(Usage().c_str(), stdout) < 0 ? kCannotStart : kDrained;
+  if (line->version) {
+    std::printf("tessera-server %s (%s)\n", Version().c_str(), GitCommit().c_str());
+    return kDrained;
+  }
+  if (const absl::Status level = SetLogLevel(line->log_level); !level.ok()) return Fail(kWrongUsage, level);
+
+  Shutdown shutdown;
+  SignalWatcher signals([&shutdown](int count) { shutdown.OnSignal(count); });
+  auto server = StartServer(*line);
+  if (!server.ok()) {
+    return Fail(absl::IsInvalidArgument(server.status()) ? kWrongUsage : kCannotStart, server.status());
+  }
+  shutdown.Watch(server->get());
+  for (const std::string& address : (*server)->addresses()) {
+    std::printf("listening on %s\n", address.c_str());
+    Log().info("event=listening address={} version={} commit={}", Quoted(address), Version(), GitCommit());
+  }
+  std::fflush(stdout);
+
+  if ((*server)->Wait()) {
+    shutdown.Watch(nullptr);
+    Log().info("event=drained");
+    return kDrained;
+  }
+  Log().warn("event=given_up drain_timeout_ms={}", line->server.drain_timeout.count());
+  Log().flush();
+  // A launch may run for minutes and cannot be interrupted: leave without waiting for it.
+  std::_Exit(kGivenUp);
+}
+
+}  // namespace
+}  // namespace tessera
+
+int main(int argc, char** argv) { return tessera::Main(argc, argv); }
