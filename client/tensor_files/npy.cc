@@ -182,8 +182,9 @@ absl::StatusOr<StoredTensor> ParseNpy(std::string_view file) {
   const int64_t size = ElementSize(element);
   if (size > 0 && (*count > static_cast<int64_t>(data.size()) / size ||
                    *count * size != static_cast<int64_t>(data.size()))) {
-    return Malformed(absl::StrCat("shape ", ShapeString(header.shape), " of '", header.descr,
-                                  "' does not take the ", data.size(), " bytes that follow its header"));
+    return Malformed(absl::StrCat("shape ", ShapeString(header.shape), " of '", header.descr, "': expected ",
+                                  *count, " elements of ", size, " bytes after the header, got ", data.size(),
+                                  " bytes"));
   }
   return StoredTensor{element, std::move(header.descr), std::move(header.shape), std::string(data)};
 }

@@ -118,8 +118,8 @@ absl::StatusOr<Placed> ParseEntry(const std::string& name, const Json& entry, in
   const auto count = NumElements(*shape);
   const int64_t bytes = placed.end - placed.begin;
   if (!count || (size > 0 && (*count > bytes / size || *count * size != bytes))) {
-    return Malformed(absl::StrCat(what, ": ", placed.tensor.element_name, " ", ShapeString(*shape),
-                                  " does not take its ", bytes, " bytes"));
+    return Malformed(absl::StrCat(what, ": expected data_offsets that span ", placed.tensor.element_name, " ",
+                                  ShapeString(*shape), " of ", size, " bytes each, got ", bytes, " bytes"));
   }
   placed.tensor.shape = std::move(*shape);
   return placed;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <ostream>
 #include <string>
 #include <variant>
 #include <vector>
@@ -47,9 +48,10 @@ struct Cli {
   std::vector<std::string> message_parts;
   std::function<void(const std::filesystem::path& directory)> prepare;
 };
-// A server that must refuse to start.
+// A server that must refuse to start: exit 1, or 2 for flags that make no sense.
 struct Start {
   std::vector<std::string> flags;
+  int exit_code;
   std::vector<std::string> message_parts;
 };
 
@@ -57,6 +59,8 @@ struct BadInput {
   std::string name;
   std::variant<Attend, RawBytes, Cli, Start> act;
 };
+
+inline void PrintTo(const BadInput& input, std::ostream* out) { *out << input.name; }
 
 const std::vector<BadInput>& BadInputs();
 
