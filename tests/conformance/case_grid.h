@@ -17,8 +17,8 @@ std::vector<ProblemSpec> PairwiseCases();
 // All of them; names are unique.
 std::vector<ProblemSpec> ConformanceGrid();
 
-// Whether the fp32 bound holds as it stands: unit-normal inputs at the usual scale, at most 4096 keys, and no
-// mask that adds to the logits.
+// Whether the fp32 bound holds as it stands: unit-normal inputs at the usual scale, head dims up to 256, at
+// most 4096 keys, and no mask that adds to the logits.
 bool IsUnitNormal(const ProblemSpec& spec);
 
 }  // namespace tessera::testing

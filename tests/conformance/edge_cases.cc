@@ -141,9 +141,12 @@ void EdgeCaseList::AddMasks() {
 }
 
 void EdgeCaseList::AddLogits() {
-  Add("huge_logits", {.sequences = {{40, 90}}, .values = Values::kHugeLogits});
-  Add("huge_logits_causal_softcap30",
-      {.sequences = {{40, 90}}, .window = kCausal, .softcap = 30, .values = Values::kHugeLogits});
+  Add("huge_logits", {.num_q_heads = 4, .sequences = {{150, 90}}, .values = Values::kHugeLogits});
+  Add("huge_logits_causal_softcap30", {.num_q_heads = 4,
+                                       .sequences = {{150, 90}},
+                                       .window = kCausal,
+                                       .softcap = 30,
+                                       .values = Values::kHugeLogits});
   Add("tiny_logits", {.sequences = {{40, 90}}, .values = Values::kTinyLogits});
   Add("tiny_softcap", {.sequences = {{40, 90}}, .softcap = 1e-3f});
   Add("scale_0", {.sequences = {{40, 90}}, .scale_factor = 0});
@@ -228,7 +231,7 @@ bool IsUnitNormal(const ProblemSpec& spec) {
   for (const Lengths& lengths : spec.sequences) {
     if (lengths.kv > 4096) return false;
   }
-  return spec.values != Values::kHugeLogits && spec.scale_factor == 1 &&
+  return spec.values != Values::kHugeLogits && spec.scale_factor == 1 && spec.head_dim_qk <= 256 &&
          spec.mask.kind != TESSERA_MASK_ADDITIVE;
 }
 

@@ -86,9 +86,8 @@ class Comparison {
         std::max({std::sqrt(reference_squares), reference_.row_size[static_cast<size_t>(row)],
                   SmallestNormal(p_.o.dtype) * std::sqrt(static_cast<double>(reference_.dim))});
     report_.worst_row = std::max(report_.worst_row, error);
-    if (error > bounds_.row_factor * bounds_.relative) {
-      Fail(row, "relative error " + Number(error) + " of the row exceeds " +
-                    Number(bounds_.row_factor * bounds_.relative));
+    if (error > bounds_.row) {
+      Fail(row, "relative error " + Number(error) + " of the row exceeds " + Number(bounds_.row));
     }
   }
 
@@ -152,15 +151,17 @@ std::string DescribeRow(const tessera_attention_problem& p, int64_t row) {
 }
 
 ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output) {
-  return {.relative = std::max(RelativeBound(input), RelativeBound(output))};
+  const double relative = std::max(RelativeBound(input), RelativeBound(output));
+  return {.relative = relative, .row = 5 * relative, .lse = 1e-5};
 }
 
 ErrorBounds WidenToFp32(const tessera_attention_problem& problem, const ReferenceResult& reference,
                         ErrorBounds bounds) {
   const ReferenceResult fp32 = ComputeReferenceFp32(problem);
-  constexpr ErrorBounds kNone{.relative = kInfinity, .lse = kInfinity};
+  constexpr ErrorBounds kNone{.relative = kInfinity, .row = kInfinity, .lse = kInfinity};
   const ErrorReport report = CompareOutputs(problem, reference, {.o = fp32.o, .lse = fp32.lse}, kNone);
   bounds.relative = std::max(bounds.relative, 2 * report.relative);
+  bounds.row = std::max({bounds.row, 5 * bounds.relative, 5 * report.worst_row});
   bounds.lse = std::max(bounds.lse, 2 * report.worst_lse);
   return bounds;
 }
@@ -171,6 +172,7 @@ ErrorReport CompareOutputs(const tessera_attention_problem& problem, const Refer
   ErrorBounds effective = bounds;
   if (actual.o.size() < kFewElements) {
     effective.relative = std::max(effective.relative, UnitRoundoff(problem.o.dtype));
+    effective.row = std::max(effective.row, effective.relative);
   }
   return Comparison(problem, reference, actual, effective).Run();
 }

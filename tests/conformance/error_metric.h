@@ -24,16 +24,18 @@ Outputs ReadOutputs(const tessera_attention_problem& problem);
 std::string DescribeRow(const tessera_attention_problem& problem, int64_t row);
 
 struct ErrorBounds {
-  double relative;        // of all of o, Frobenius norm
-  double row_factor = 5;  // times `relative`: of the worst (row, head)
-  double lse = 1e-5;      // times max(1, |lse|)
+  double relative;  // of all of o, Frobenius norm
+  double row;       // of the worst (row, head)
+  double lse;       // times max(1, |lse|)
 };
 
-// The bounds for inputs and outputs of these dtypes, whichever of them allows more.
+// The bounds for inputs and outputs of these dtypes, whichever of them allows more; five times as much for a
+// row.
 ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output);
 
-// `bounds`, widened where plain fp32 arithmetic itself strays further on this problem: to twice its error.
-// For problems other than unit-normal ones of up to 4096 keys.
+// `bounds`, widened where plain fp32 arithmetic itself strays on this problem: to twice its error, and for a
+// row to five times that of its worst (where few rows make up the error, the worst ones differ by chance).
+// For problems other than unit-normal ones of usual size.
 ErrorBounds WidenToFp32(const tessera_attention_problem& problem, const ReferenceResult& reference,
                         ErrorBounds bounds);
 
