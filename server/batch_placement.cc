@@ -5,6 +5,7 @@
 
 #include "backend/core/dtype.h"
 #include "backend/core/error.h"
+#include "backend/core/saturating.h"
 
 namespace tessera {
 namespace {
@@ -15,7 +16,7 @@ constexpr int64_t kMaxSharedBytes = int64_t{1} << 20;
 constexpr int64_t kAlignment = 64;  // of every tensor; what Arena rounds to
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 2;
 
-int64_t RoundUp(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t RoundUp(int64_t bytes) { return tessera::RoundUp(bytes, kAlignment); }
 
 int64_t MaskBytes(const Job& job) {
   int64_t bytes = 0;

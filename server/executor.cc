@@ -6,9 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
+#include "backend/core/saturating.h"
 
 namespace tessera {
 namespace {
+
+constexpr int64_t kWorkspaceAlignment = 64;
 
 double Microseconds(Clock::duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
@@ -17,7 +20,10 @@ double Microseconds(Clock::duration duration) {
 }  // namespace
 
 Executor::Executor(Device& device, int64_t max_workspace_bytes)
-    : device_(device), workspace_(device, TESSERA_MEMORY_DEVICE, max_workspace_bytes), placement_(device) {}
+    : device_(device),
+      // Admission has compared what a plan asks for; the arena compares what that is rounded up to.
+      workspace_(device, TESSERA_MEMORY_DEVICE, RoundUp(max_workspace_bytes, kWorkspaceAlignment)),
+      placement_(device) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(Device& device, int64_t max_workspace_bytes) {
   std::unique_ptr<Executor> executor(new Executor(device, max_workspace_bytes));

@@ -1,0 +1,165 @@
+// A Backend for server tests: textbook attention in fp32, one row at a time, that can be held at a gate, made
+// to fail, and asked what it ran. Small problems only.
+#pragma once
+
+#include <cmath>
+#include <condition_variable>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backend/core/backend.h"
+#include "tests/backend/fake_backend.h"
+
+namespace tessera::testing {
+
+inline float MaskAt(const AttentionProblem& p, const Sequence& s, int64_t h, int64_t i, int64_t j) {
+  const int64_t at = h * s.mask_head_stride + i * s.mask_q_stride + j * s.mask_kv_stride;
+  constexpr float kHidden = -std::numeric_limits<float>::infinity();
+  if (p.mask_kind == TESSERA_MASK_BOOLEAN) return static_cast<const uint8_t*>(s.mask)[at] != 0 ? 0 : kHidden;
+  if (p.mask_kind == TESSERA_MASK_ADDITIVE) return static_cast<const float*>(s.mask)[at];
+  return 0;
+}
+
+inline void ReferenceRow(const AttentionProblem& p, const Sequence& s, int64_t h, int64_t i) {
+  const int64_t g = h / (p.num_q_heads / p.num_kv_heads);
+  const auto at = [](const TensorView& t, int64_t token, int64_t head) {
+    return static_cast<float*>(t.data) + token * t.token_stride + head * t.head_stride;
+  };
+  const float* q = at(p.q, s.q_begin + i, h);
+  float* o = at(p.o, s.q_begin + i, h);
+  std::vector<double> sum(static_cast<size_t>(p.head_dim_v), 0.0);
+  double total = p.sinks != nullptr ? std::exp(static_cast<double>(p.sinks[h])) : 0.0;
+  for (int64_t j = 0; j < s.kv_len; ++j) {
+    const int64_t diagonal = i + s.diagonal_offset;
+    if (s.window_left >= 0 && j < diagonal - s.window_left) continue;
+    if (s.window_right >= 0 && j > diagonal + s.window_right) continue;
+    const float* k = at(p.k, s.kv_begin + j, g);
+    double x = 0;
+    for (int d = 0; d < p.head_dim_qk; ++d) x += static_cast<double>(q[d]) * k[d];
+    x *= p.scale;
+    if (p.softcap > 0) x = p.softcap * std::tanh(x / p.softcap);
+    if (p.alibi_slopes != nullptr) x -= p.alibi_slopes[h] * std::abs(static_cast<double>(diagonal - j));
+    x += MaskAt(p, s, h, i, j);
+    const double weight = std::exp(x);
+    if (weight == 0) continue;
+    total += weight;
+    const float* v = at(p.v, s.kv_begin + j, g);
+    for (int d = 0; d < p.head_dim_v; ++d) sum[static_cast<size_t>(d)] += weight * v[d];
+  }
+  for (int d = 0; d < p.head_dim_v; ++d) {
+    o[d] = total > 0 ? static_cast<float>(sum[static_cast<size_t>(d)] / total) : 0;
+  }
+  if (p.lse.data != nullptr) {
+    p.lse.data[(s.q_begin + i) * p.lse.token_stride + h * p.lse.head_stride] =
+        static_cast<float>(std::log(total));
+  }
+}
+
+inline void ReferenceAttention(const AttentionProblem& p) {
+  for (int64_t s = 0; s < p.num_sequences; ++s) {
+    for (int64_t h = 0; h < p.num_q_heads; ++h) {
+      for (int64_t i = 0; i < p.sequences[s].q_len; ++i) ReferenceRow(p, p.sequences[s], h, i);
+    }
+  }
+}
+
+// What a test can see and steer, alive as long as the test; thread-safe.
+class BackendControl {
+ public:
+  // Launches wait at the gate from now on, until it opens.
+  void CloseGate() {
+    Set([this] { open_ = false; });
+  }
+  void OpenGate() {
+    Set([this] { open_ = true; });
+  }
+  // Waits until a launch stands at the gate.
+  void AwaitLaunchAtGate() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return at_gate_ > 0; });
+  }
+  // Called at every launch, past the gate; its status is the launch's.
+  void OnLaunch(std::function<absl::Status(const AttentionProblem&)> hook) {
+    Set([&] { hook_ = std::move(hook); });
+  }
+  void SetWorkspaceBytes(int64_t bytes) {
+    Set([&] { workspace_bytes_ = bytes; });
+  }
+  int64_t workspace_bytes() const {
+    std::lock_guard lock(mutex_);
+    return workspace_bytes_;
+  }
+  // Sequences of each launch so far.
+  std::vector<int64_t> launches() const {
+    std::lock_guard lock(mutex_);
+    return launches_;
+  }
+
+  absl::Status Pass(const AttentionProblem& problem) {
+    std::unique_lock lock(mutex_);
+    ++at_gate_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    --at_gate_;
+    launches_.push_back(problem.num_sequences);
+    return hook_ ? hook_(problem) : absl::OkStatus();
+  }
+
+ private:
+  template <typename Change>
+  void Set(Change change) {
+    std::lock_guard lock(mutex_);
+    change();
+    changed_.notify_all();
+  }
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool open_ = true;
+  int at_gate_ = 0;
+  int64_t workspace_bytes_ = 256;
+  std::vector<int64_t> launches_;
+  std::function<absl::Status(const AttentionProblem&)> hook_;
+};
+
+class ReferenceBackend : public Backend {
+ public:
+  ReferenceBackend(std::string name, int auto_priority, Device& device, BackendControl& control)
+      : info_(AbleInfo(std::move(name), auto_priority)), device_(device), control_(control) {
+    info_.capabilities.input_dtypes = info_.capabilities.output_dtypes = DTypeBit(TESSERA_DTYPE_FP32);
+  }
+
+  const BackendInfo& info() const override { return info_; }
+  Device& device() const override { return device_; }
+
+  absl::StatusOr<Plan> MakePlan(const AttentionProblem&) const override {
+    Plan plan{};
+    plan.struct_size = sizeof(plan);
+    plan.num_splits = plan.launches = 1;
+    plan.workspace_bytes = control_.workspace_bytes();
+    std::strcpy(plan.kernel, "reference_row");
+    return plan;
+  }
+
+  absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
+                       tessera_stream*) override {
+    std::memset(workspace, 0xCD, static_cast<size_t>(plan.workspace_bytes));
+    if (const absl::Status status = control_.Pass(problem); !status.ok()) return status;
+    ReferenceAttention(problem);
+    return absl::OkStatus();
+  }
+
+ private:
+  BackendInfo info_;
+  Device& device_;
+  BackendControl& control_;
+};
+
+}  // namespace tessera::testing
