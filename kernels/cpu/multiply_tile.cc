@@ -56,6 +56,7 @@ void MultiplyBaseline(int64_t rows, int64_t depth, const double* a, int64_t a_st
   MultiplyBody(rows, depth, a, a_stride, b, b_stride, c, c_stride);
 }
 
+#if defined(__x86_64__)
 [[gnu::target("avx2,fma")]] void MultiplyAvx2(int64_t rows, int64_t depth, const double* a, int64_t a_stride,
                                               const double* b, int64_t b_stride, double* c,
                                               int64_t c_stride) {
@@ -67,10 +68,13 @@ void MultiplyBaseline(int64_t rows, int64_t depth, const double* a, int64_t a_st
                                                    double* c, int64_t c_stride) {
   MultiplyBody(rows, depth, a, a_stride, b, b_stride, c, c_stride);
 }
+#endif
 
 MultiplyFn ChooseMultiply() {
+#if defined(__x86_64__)
   if (IsaUsable(Isa::kAvx512)) return MultiplyAvx512;
   if (IsaUsable(Isa::kAvx2)) return MultiplyAvx2;
+#endif
   return MultiplyBaseline;
 }
 

@@ -83,24 +83,26 @@ TESSERA_ALWAYS_INLINE RowSoftmax SoftmaxBody(float* x, int64_t count, float sink
 void CapAndAlibiBaseline(float* x, int64_t count, float softcap, float slope, float diagonal) {
   CapAndAlibiBody(x, count, softcap, slope, diagonal);
 }
+RowSoftmax SoftmaxBaseline(float* x, int64_t count, float sink) { return SoftmaxBody(x, count, sink); }
+
+#if defined(__x86_64__)
 [[gnu::target("avx2,fma")]] void CapAndAlibiAvx2(float* x, int64_t count, float softcap, float slope,
                                                  float diagonal) {
   CapAndAlibiBody(x, count, softcap, slope, diagonal);
+}
+[[gnu::target("avx2,fma")]] RowSoftmax SoftmaxAvx2(float* x, int64_t count, float sink) {
+  return SoftmaxBody(x, count, sink);
 }
 [[gnu::target("avx512f,fma,prefer-vector-width=512")]] void CapAndAlibiAvx512(float* x, int64_t count,
                                                                               float softcap, float slope,
                                                                               float diagonal) {
   CapAndAlibiBody(x, count, softcap, slope, diagonal);
 }
-
-RowSoftmax SoftmaxBaseline(float* x, int64_t count, float sink) { return SoftmaxBody(x, count, sink); }
-[[gnu::target("avx2,fma")]] RowSoftmax SoftmaxAvx2(float* x, int64_t count, float sink) {
-  return SoftmaxBody(x, count, sink);
-}
 [[gnu::target("avx512f,fma,prefer-vector-width=512")]] RowSoftmax SoftmaxAvx512(float* x, int64_t count,
                                                                                 float sink) {
   return SoftmaxBody(x, count, sink);
 }
+#endif
 
 struct RowFunctions {
   decltype(&CapAndAlibiBaseline) cap_and_alibi;
@@ -109,8 +111,10 @@ struct RowFunctions {
 
 const RowFunctions& Functions() {
   static const RowFunctions functions = [] {
+#if defined(__x86_64__)
     if (IsaUsable(Isa::kAvx512)) return RowFunctions{CapAndAlibiAvx512, SoftmaxAvx512};
     if (IsaUsable(Isa::kAvx2)) return RowFunctions{CapAndAlibiAvx2, SoftmaxAvx2};
+#endif
     return RowFunctions{CapAndAlibiBaseline, SoftmaxBaseline};
   }();
   return functions;
