@@ -11,11 +11,20 @@
 namespace tessera::client {
 namespace {
 
+constexpr int64_t kFewElements = 64;
+
+double UsualBound(DType dtype) {
+  return dtype == v1::DATA_TYPE_FP32 ? 1e-6 : dtype == v1::DATA_TYPE_FP16 ? 4e-4 : 3e-3;
+}
+
 // Both NaN, or the same infinity, or both finite.
 bool SameKind(float actual, float reference) {
   if (std::isfinite(reference)) return std::isfinite(actual);
   return std::isnan(reference) ? std::isnan(actual) : actual == reference;
 }
+
+// Below this a type has fewer digits, until it has none: what a row can be off by does not shrink with it.
+double SmallestNormal(DType dtype) { return dtype == v1::DATA_TYPE_FP16 ? 0x1p-14 : 0x1p-126; }
 
 std::string ShapeDefect(const char* name, const Tensor& actual, const Tensor& reference) {
   if (actual.shape == reference.shape) return "";
@@ -39,6 +48,7 @@ void CompareOutput(const Tensor& actual, const Tensor& reference, Accuracy& accu
   }
   double total_error = 0, total = 0;
   const auto width = static_cast<size_t>(reference.shape.back());
+  const double smallest_row = SmallestNormal(actual.dtype) * std::sqrt(static_cast<double>(width));
   for (size_t row = 0; row + width <= r.size() && width > 0; row += width) {
     double row_error = 0, row_total = 0;
     for (size_t i = row; i < row + width; ++i) {
@@ -50,13 +60,16 @@ void CompareOutput(const Tensor& actual, const Tensor& reference, Accuracy& accu
     total_error += row_error;
     total += row_total;
     if (row_total > 0) {
-      accuracy.worst_row = std::max(accuracy.worst_row, std::sqrt(row_error / row_total));
+      const double row_size = std::max(std::sqrt(row_total), smallest_row);
+      accuracy.worst_row = std::max(accuracy.worst_row, std::sqrt(row_error) / row_size);
     } else if (row_error > 0) {
       accuracy.defect = absl::StrCat("output row ", row / width, " is not zero, and it should be");
       return;
     }
   }
-  if (total > 0) accuracy.relative = std::sqrt(total_error / total);
+  if (total > 0) {
+    accuracy.relative = std::sqrt(total_error) / std::max(std::sqrt(total), smallest_row);
+  }
 }
 
 void CompareLse(const Tensor& actual, const Tensor& reference, Accuracy& accuracy) {
@@ -91,12 +104,12 @@ Accuracy Compare(const AttendResult& actual, const AttendResult& reference) {
   return accuracy;
 }
 
-Bounds BoundsOf(DType dtype) {
-  const double relative = dtype == v1::DATA_TYPE_FP32 ? 1e-6 : dtype == v1::DATA_TYPE_FP16 ? 4e-4 : 3e-3;
-  return {relative, 5 * relative, 1e-5};
+Bounds BoundsOf(DType dtype, int64_t elements) {
+  const double relative = UsualBound(dtype);
+  return {elements < kFewElements ? 2 * relative : relative, 5 * relative, 1e-5};
 }
 
-DType LessPrecise(DType a, DType b) { return BoundsOf(a).relative > BoundsOf(b).relative ? a : b; }
+DType LessPrecise(DType a, DType b) { return UsualBound(a) > UsualBound(b) ? a : b; }
 
 std::string Violation(const Accuracy& accuracy, const Bounds& bounds) {
   if (!accuracy.defect.empty()) return accuracy.defect;

@@ -9,9 +9,10 @@
 namespace tessera::client {
 
 struct Accuracy {
-  double relative = 0;   // Frobenius norm of the difference over that of the reference
-  double worst_row = 0;  // the same of the worst (token, head) row
-  double lse = 0;        // largest |difference| / max(1, |reference|)
+  double relative = 0;  // Frobenius norm of the difference over that of the reference
+  double worst_row =
+      0;           // the same of the worst (token, head) row; rows that fp16 cannot resolve count as larger
+  double lse = 0;  // largest |difference| / max(1, |reference|)
   // What no tolerance covers, in words; empty when there is none: another shape, NaN or infinity on one side
   // only, a row without keys that is not exactly zero.
   std::string defect;
@@ -26,8 +27,10 @@ Accuracy Compare(const AttendResult& actual, const AttendResult& reference);
 struct Bounds {
   double relative, worst_row, lse;
 };
-// For results whose least precise type, of input and output, is `dtype`: fp32, fp16 or bf16.
-Bounds BoundsOf(DType dtype);
+// For results of so many elements whose least precise type, of input and output, is `dtype`: fp32, fp16 or
+// bf16. The relative bound speaks of roundings that average out; a few elements may all round badly, and get
+// twice of it.
+Bounds BoundsOf(DType dtype, int64_t elements);
 // The less precise of the two.
 DType LessPrecise(DType a, DType b);
 

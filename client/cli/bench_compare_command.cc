@@ -122,12 +122,12 @@ std::string ErrorCell(const Measurement& m) {
 
 std::string FormatRows(const std::vector<CompareRow>& rows) {
   TextTable table({{"N"},
-                   {"standard ms"},
+                   {"std ms"},
                    {""},
                    {"fused ms"},
                    {""},
                    {"speed-up"},
-                   {"standard mem"},
+                   {"std mem"},
                    {"fused mem"},
                    {"std error"},
                    {"fused error"}});
@@ -142,7 +142,8 @@ std::string FormatRows(const std::vector<CompareRow>& rows) {
     }
     if (!row.violation.empty()) absl::StrAppend(&notes, "N = ", row.n, " FAILED: ", row.violation, "\n");
   }
-  std::string kernels = "mem: workspace_peak of the ledger; error: relative, to the oracle on sampled rows\n";
+  std::string kernels =
+      "std: standard; mem: workspace_peak of the ledger; error: relative, to the oracle on sampled rows\n";
   for (const auto& [name, m] :
        {std::pair{"standard", &rows[0].standard}, std::pair{"fused", &rows[0].fused}}) {
     if (!m->backend.empty()) absl::StrAppend(&kernels, name, ": ", m->backend, ", kernel ", m->kernel, "\n");

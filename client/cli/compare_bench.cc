@@ -164,7 +164,7 @@ absl::StatusOr<CompareRow> CompareBench::Measure(int64_t n) {
   }
 
   // Right first: a wrong result has no speed.
-  Bounds bounds = BoundsOf(settings_.dtype);
+  Bounds bounds = BoundsOf(settings_.dtype, *NumElements(inputs.q.shape));
   const auto check = [&](const char* name, const std::optional<AttendResult>& result,
                          Measurement& measurement) {
     if (!result) return;

@@ -38,29 +38,29 @@ std::string FormatBackends(const v1::GetServerInfoResponse& info) {
       table.AddRow({backend.name(), backend.device(),
                     backend.auto_priority() < 0 ? "never" : absl::StrCat(backend.auto_priority()),
                     DTypeNames(backend.input_dtypes()), DTypeNames(backend.output_dtypes()), dims});
-      absl::StrAppend(&details, "  ", backend.name(), ": ", backend.description(), "\n    features: ",
-                      backend.features().empty() ? "none" : absl::StrJoin(backend.features(), ", "), "\n");
+      const std::string features =
+          backend.features().empty() ? "none" : absl::StrJoin(backend.features(), ", ");
+      absl::StrAppend(&details, backend.name(), "\n  ", Wrap(backend.description(), 2), "\n  ",
+                      Wrap(absl::StrCat("features: ", features), 2), "\n");
     } else {
-      absl::StrAppend(&details, "  ", backend.name(), ": not usable: ", backend.unusable_reason(), "\n");
+      absl::StrAppend(&details, backend.name(), "\n  ",
+                      Wrap(absl::StrCat("not usable: ", backend.unusable_reason()), 2), "\n");
     }
   }
   return absl::StrCat(table.Format(), "\n", details);
 }
 
 std::string FormatDevices(const v1::GetServerInfoResponse& info) {
-  TextTable table({{"device", Align::kLeft},
-                   {"units"},
-                   {"memory"},
-                   {"free"},
-                   {"fast memory"},
-                   {"last-level cache"},
-                   {"name", Align::kLeft}});
+  TextTable table(
+      {{"device", Align::kLeft}, {"units"}, {"memory"}, {"free"}, {"fast memory"}, {"last-level cache"}});
+  std::string names;
   for (const v1::DeviceDescription& device : info.devices()) {
     table.AddRow({device.id(), absl::StrCat(device.compute_units()), HumanBytes(device.total_memory_bytes()),
                   HumanBytes(device.free_memory_bytes()), HumanBytes(device.fast_memory_bytes()),
-                  HumanBytes(device.l2_bytes()), device.name()});
+                  HumanBytes(device.l2_bytes())});
+    absl::StrAppend(&names, device.id(), "\n  ", Wrap(device.name(), 2), "\n");
   }
-  return table.Format();
+  return absl::StrCat(table.Format(), "\n", names);
 }
 
 std::string FormatLimits(const v1::Limits& limits) {

@@ -10,13 +10,13 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/cli/cli.h"
+#include "client/cli/table.h"
 #include "client/status_macros.h"
 
 namespace tessera::client {
 namespace {
 
 constexpr size_t kHelpColumn = 30;
-constexpr size_t kHelpWidth = 100;
 
 absl::Status Expected(const std::string& what, const std::string& text) {
   return absl::InvalidArgumentError(absl::StrCat("expected ", what, ", got '", text, "'"));
@@ -43,25 +43,6 @@ size_t EditDistance(const std::string& a, const std::string& b) {
     }
   }
   return row[b.size()];
-}
-
-// Breaks `text` into lines that fit behind `indent` columns.
-std::string Wrap(const std::string& text, size_t indent) {
-  std::string result;
-  size_t column = indent;
-  const std::vector<std::string> words = absl::StrSplit(text, ' ');
-  for (const std::string& word : words) {
-    if (column > indent && column + 1 + word.size() > kHelpWidth) {
-      absl::StrAppend(&result, "\n", std::string(indent, ' '));
-      column = indent;
-    } else if (column > indent) {
-      result.push_back(' ');
-      ++column;
-    }
-    result += word;
-    column += word.size();
-  }
-  return result;
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ namespace tessera::client {
 namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr int64_t kMaxOffset = 60;
+constexpr double kMaxAlibi = 8;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Geometry {
@@ -145,7 +147,7 @@ void DrawVisibility(Random& random, const Geometry& g, RandomProblem& problem) {
     problem.features.push_back("top-left");
   }
   if (random.Chance(0.15)) {
-    for (int64_t i = 0; i < g.batch(); ++i) options.add_diagonal_offsets(random.Between(-20, 60));
+    for (int64_t i = 0; i < g.batch(); ++i) options.add_diagonal_offsets(random.Between(-20, kMaxOffset));
     problem.features.push_back("diagonal offsets");
   }
 }
@@ -162,11 +164,17 @@ void DrawScores(Random& random, const Geometry& g, RandomProblem& problem) {
     problem.features.push_back("softcap");
   }
   if (random.Chance(0.25)) {
-    for (float slope : AlibiSlopes(g.q_heads)) options.add_alibi_slopes(slope);
+    // The bounds are for scores of ordinary size: slopes are flattened until the farthest key loses
+    // kMaxAlibi.
+    const double reach = static_cast<double>(std::max(g.q_extent, g.kv_extent) + kMaxOffset);
+    const double factor = std::min(1.0, kMaxAlibi / reach);
+    for (float slope : AlibiSlopes(g.q_heads)) {
+      options.add_alibi_slopes(static_cast<float>(slope * factor));
+    }
     problem.features.push_back("alibi");
   }
   if (random.Chance(0.25)) {
-    for (int64_t h = 0; h < g.q_heads; ++h) options.add_sinks(2 * random.Normal());
+    for (int64_t h = 0; h < g.q_heads; ++h) options.add_sinks(random.Normal());
     problem.features.push_back("sinks");
   }
 }

@@ -6,9 +6,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 
 namespace tessera::client {
 namespace {
+
+constexpr size_t kTerminalWidth = 100;
 
 std::string Padded(const std::string& text, size_t width, TextTable::Align align) {
   const std::string space(width > text.size() ? width - text.size() : 0, ' ');
@@ -57,6 +60,24 @@ std::string TextTable::Format(const std::string& indent) const {
   return text;
 }
 
+std::string Wrap(const std::string& text, size_t indent) {
+  std::string result;
+  size_t column = indent;
+  const std::vector<std::string> words = absl::StrSplit(text, ' ');
+  for (const std::string& word : words) {
+    if (column > indent && column + 1 + word.size() > kTerminalWidth) {
+      absl::StrAppend(&result, "\n", std::string(indent, ' '));
+      column = indent;
+    } else if (column > indent) {
+      result.push_back(' ');
+      ++column;
+    }
+    result += word;
+    column += word.size();
+  }
+  return result;
+}
+
 std::string HumanBytes(int64_t bytes) {
   if (std::abs(static_cast<double>(bytes)) < 1024) return absl::StrCat(bytes, " B");
   const char* const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -67,6 +88,7 @@ std::string HumanBytes(int64_t bytes) {
 }
 
 std::string HumanMicroseconds(double us) {
+  if (us == 0) return "0 us";
   if (us < 1e3) return absl::StrCat(ThreeDigits(us), " us");
   if (us < 1e6) return absl::StrCat(ThreeDigits(us / 1e3), " ms");
   return absl::StrCat(ThreeDigits(us / 1e6), " s");

@@ -28,6 +28,9 @@ class TextTable {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// `text` with line breaks so that it fits 100 columns, its first line too, when it begins at column `indent`.
+std::string Wrap(const std::string& text, size_t indent);
+
 std::string HumanBytes(int64_t bytes);     // "0 B", "512 B", "16.0 KiB", "1.50 GiB"
 std::string HumanMicroseconds(double us);  // "12.3 us", "4.56 ms", "1.23 s"
 std::string HumanMilliseconds(double us);  // always ms, for columns to be compared: "0.123", "4.56", "1234"

@@ -167,7 +167,7 @@ class Verification {
     } else {
       const Accuracy accuracy = Compare(*actual, *reference);
       totals.worst.Merge(accuracy);
-      wrong = Violation(accuracy, BoundsOf(dtype));
+      wrong = Violation(accuracy, BoundsOf(dtype, *NumElements(actual->output.shape)));
       if (wrong.empty() && options_.verbose) {
         Report(index, "ok", problem, absl::StrFormat("relative error %.1e", accuracy.relative));
       }
@@ -208,7 +208,7 @@ class Verification {
                      {"allowed"}});
     const auto number = [](double value) { return absl::StrFormat("%.1e", value); };
     for (const auto& [dtype, totals] : totals_) {
-      const Bounds bounds = BoundsOf(dtype);
+      const Bounds bounds = BoundsOf(dtype, kMaxLength);  // the usual ones
       table.AddRow({DTypeName(dtype), absl::StrCat(totals.cases), absl::StrCat(totals.failed),
                     number(totals.worst.relative), number(bounds.relative), number(totals.worst.worst_row),
                     number(bounds.worst_row), number(totals.worst.lse), number(bounds.lse)});
@@ -220,7 +220,7 @@ class Verification {
     std::string line = "covered:";
     for (const auto& [feature, count] : coverage_) absl::StrAppend(&line, " ", feature, " ", count, ",");
     if (!coverage_.empty()) line.pop_back();
-    console_.out << line << "\n";
+    console_.out << "\n" << Wrap(line, 0) << "\n\n";
   }
 
   const VerifyOptions& options_;

@@ -50,11 +50,19 @@ TEST(AccuracyTest, NamesWhatNoToleranceCovers) {
   EXPECT_EQ(Compare(Result({kNaN, 2}), Result({kNaN, 2})).defect, "");
 }
 
+TEST(AccuracyTest, DoesNotHoldFp16ToDigitsItLacks) {
+  AttendResult actual = Result({0x1p-24f, 1}), reference = Result({0x1.4p-24f, 1});
+  actual.output = FromFloats(ToFloats(actual.output), v1::DATA_TYPE_FP16, {2, 1, 1});
+  reference.output.shape = {2, 1, 1};
+  EXPECT_EQ(Violation(Compare(actual, reference), BoundsOf(v1::DATA_TYPE_FP16, 2)), "");
+}
+
 TEST(AccuracyTest, HoldsResultsToTheBoundsOfTheLessPreciseType) {
   EXPECT_EQ(LessPrecise(v1::DATA_TYPE_FP32, v1::DATA_TYPE_BF16), v1::DATA_TYPE_BF16);
-  const Bounds bounds = BoundsOf(v1::DATA_TYPE_FP16);
+  const Bounds bounds = BoundsOf(v1::DATA_TYPE_FP16, 1000);
   EXPECT_EQ(Violation({.relative = 4e-4}, bounds), "");
   EXPECT_THAT(Violation({.relative = 5e-4}, bounds), HasSubstr("relative error 5.00e-04, allowed 4e-04"));
+  EXPECT_EQ(Violation({.relative = 5e-4}, BoundsOf(v1::DATA_TYPE_FP16, 8)), "");
   EXPECT_THAT(Violation({.worst_row = 3e-3}, bounds), HasSubstr("worst row"));
   EXPECT_THAT(Violation({.lse = 2e-5}, bounds), HasSubstr("LSE"));
 }

