@@ -1,0 +1,152 @@
+// The programs as an operator runs them: signals, sockets, logs, plugins, and the command line against a real
+// server.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "client/client.h"
+#include "tests/integration/subprocess.h"
+
+namespace tessera::testing {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+std::unique_ptr<ServerProcess> StartServer(std::vector<std::string> flags) {
+  ProcessResult failure;
+  flags.push_back("--threads=2");
+  auto server = ServerProcess::Start(TESSERA_SERVER_BINARY, flags, &failure);
+  EXPECT_NE(server, nullptr) << "exit " << failure.exit_code << "\n" << failure.out << failure.err;
+  return server;
+}
+
+ProcessResult RunCli(const ServerProcess& server, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), TESSERA_CLI_BINARY);
+  arguments.push_back("--server=" + server.address());
+  return RunProcess(arguments, seconds(240));
+}
+
+// One sequence of `tokens` zeros with one head of dim 64, in fp32.
+struct ZeroCall {
+  explicit ZeroCall(int64_t tokens, std::string backend = "") {
+    tensor.dtype = v1::DATA_TYPE_FP32;
+    tensor.shape = {tokens, 1, 64};
+    tensor.bytes.assign(static_cast<size_t>(tokens * 64 * 4), '\0');
+    call.q = call.k = call.v = tensor.view();
+    call.backend = std::move(backend);
+  }
+  client::Tensor tensor;
+  client::AttendCall call;
+};
+
+TEST(ProgramTest, VerifyPassesOnEveryBackendAndPlugin) {
+  const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_FENCED});
+  ASSERT_NE(server, nullptr);
+  for (const char* backend : {"cpu_fused", "cpu_unfused", "fenced"}) {
+    const auto result = RunCli(*server, {"verify", std::string("--backend=") + backend, "--cases=60"});
+    EXPECT_EQ(result.exit_code, 0) << backend << "\n" << result.out << result.err;
+    EXPECT_NE(result.out.find("seed"), std::string::npos) << result.out;
+  }
+}
+
+TEST(ProgramTest, VerifyFailsOnABackendThatDoesNotCompute) {
+  const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_NULL});
+  ASSERT_NE(server, nullptr);
+  const auto result = RunCli(*server, {"verify", "--backend=null", "--cases=5"});
+  EXPECT_EQ(result.exit_code, 1) << result.out << result.err;
+}
+
+TEST(ProgramTest, CompareTableHoldsAgainstTheOracle) {
+  const auto server = StartServer({});
+  ASSERT_NE(server, nullptr);
+  const auto result = RunCli(*server, {"bench", "compare", "--n=256,512", "--rounds=3"});
+  EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
+}
+
+TEST(ProgramTest, SigtermDrainsWhatRuns) {
+  const auto server = StartServer({});
+  ASSERT_NE(server, nullptr);
+  const auto client = client::Client::Connect(server->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  // Long enough to be in flight when the signal comes.
+  const ZeroCall slow(4096, "cpu_standard");
+  absl::StatusOr<client::AttendResult> result = absl::UnknownError("not called");
+  std::thread caller([&] { result = (*client)->Attend(slow.call); });
+  std::this_thread::sleep_for(milliseconds(50));
+  server->Signal(SIGTERM);
+  caller.join();
+  // Either it was in flight and completed, or it came after the signal and was refused in so many words.
+  if (!result.ok()) {
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable) << result.status();
+  }
+  EXPECT_EQ(server->WaitForExit(seconds(30)), 0) << server->Log();
+}
+
+TEST(ProgramTest, UnixSocketAndTcpServeTogetherAndTheSocketGoesAway) {
+  const std::string path = ::testing::TempDir() + "/tessera_" + std::to_string(getpid()) + ".sock";
+  auto server = StartServer({"--listen=127.0.0.1:0,unix:" + path});
+  ASSERT_NE(server, nullptr);
+  ASSERT_EQ(server->addresses().size(), 2u);
+  for (const auto& address : server->addresses()) {
+    const auto client = client::Client::Connect(address);
+    ASSERT_TRUE(client.ok()) << client.status();
+    EXPECT_TRUE((*client)->Attend(ZeroCall(4).call).ok()) << address;
+  }
+  EXPECT_EQ(access(path.c_str(), F_OK), 0);
+  server.reset();
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+}
+
+TEST(ProgramTest, DebugLogHasOneLineForEachRequest) {
+  const auto server = StartServer({"--log-level=debug"});
+  ASSERT_NE(server, nullptr);
+  const auto client = client::Client::Connect(server->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  ZeroCall zero(4);
+  zero.call.id = "log me\nlevel=error";
+  ASSERT_TRUE((*client)->Attend(zero.call).ok());
+  zero.call.backend = "none_such";
+  ASSERT_FALSE((*client)->Attend(zero.call).ok());
+  server->Signal(SIGTERM);
+  EXPECT_EQ(server->WaitForExit(), 0);
+
+  int lines = 0;
+  std::string log = server->Log();
+  for (size_t at = log.find("log me"); at != std::string::npos; at = log.find("log me", at + 1)) ++lines;
+  EXPECT_EQ(lines, 2) << log;
+  // The id's line break must not have started a line of its own.
+  EXPECT_EQ(log.find("\nlevel=error"), std::string::npos) << log;
+}
+
+TEST(ProgramTest, HealthFollowsTheDrain) {
+  const auto server = StartServer({});
+  ASSERT_NE(server, nullptr);
+  EXPECT_EQ(RunCli(*server, {"health"}).exit_code, 0);
+  const auto client = client::Client::Connect(server->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  std::vector<client::HealthStatus> seen;
+  std::thread watcher([&] {
+    (void)(*client)->WatchHealth("", [&](client::HealthStatus status) {
+      seen.push_back(status);
+      if (seen.size() == 1) server->Signal(SIGTERM);
+      return true;
+    });
+  });
+  EXPECT_EQ(server->WaitForExit(seconds(30)), 0);
+  watcher.join();
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_EQ(seen[0], grpc::health::v1::HealthCheckResponse::SERVING);
+  EXPECT_EQ(seen[1], grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+}
+
+}  // namespace
+}  // namespace tessera::testing
