@@ -97,91 +97,146 @@ struct AmxEngine : Bf16Operands {
     ValueTile(shape, d / kTileRows, key / kTileDepth, v)[d % kTileRows * kTileDepth + key % kTileDepth] = 0;
   }
 
-  // Two tiles of keys by two of rows at a time: four accumulators, each operand loaded for two products.
+  // Products of 2 x 2 tiles: four accumulators, each operand loaded for two products. A group's accumulators
+  // are stored while the next group's products start, one accumulator at a time: a store right behind its
+  // product would hold up everything after it. (0, 2: first a; 1, 3: second a; 0, 1: first b; 2, 3: second
+  // b.)
+  struct Group {
+    const uint16_t* a[2];  // rows kTileDepth or more elements apart
+    const uint16_t* b;     // the second 16 rows of pairs follow the first
+    float* c[2];
+  };
+
+  static constexpr int64_t kRowBytes = kBlockRows * sizeof(float);
+
+  static void StorePair(const Group& group) {
+    _tile_stored(0, group.c[0], kRowBytes);
+    _tile_stored(1, group.c[1], kRowBytes);
+    _tile_stored(2, group.c[0] + kLanes, kRowBytes);
+    _tile_stored(3, group.c[1] + kLanes, kRowBytes);
+  }
+
+  static void LoadOperands(const Group& group, int64_t a_bytes, int32_t step, int64_t a_step,
+                           int64_t b_step) {
+    _tile_loadd(4, group.a[0] + step * a_step, a_bytes);
+    _tile_loadd(6, group.b + step * b_step, kRowBytes);
+    _tile_loadd(5, group.a[1] + step * a_step, a_bytes);
+    _tile_loadd(7, group.b + step * b_step + kLanes * 2, kRowBytes);
+  }
+
+  // c (+)= a times b over `steps` tiles, for each group that next_group yields. a_bytes: between rows of a
+  // tile.
+  template <bool kAdd, typename NextGroup>
+  static void MultiplyGroups(int64_t a_bytes, int64_t a_step, int64_t b_step, int32_t steps,
+                             const NextGroup& next_group) {
+    Group group, stored;
+    if (!next_group(&group)) return;
+    MemoryFence();
+    if constexpr (kAdd) {
+      _tile_loadd(0, group.c[0], kRowBytes);
+      _tile_loadd(1, group.c[1], kRowBytes);
+      _tile_loadd(2, group.c[0] + kLanes, kRowBytes);
+      _tile_loadd(3, group.c[1] + kLanes, kRowBytes);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    LoadOperands(group, a_bytes, 0, a_step, b_step);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 5, 6);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+    for (;;) {
+      for (int32_t step = 1; step < steps; ++step) {
+        LoadOperands(group, a_bytes, step, a_step, b_step);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 5, 6);
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+      stored = group;
+      if (!next_group(&group)) break;
+      LoadOperands(group, a_bytes, 0, a_step, b_step);
+      _tile_stored(0, stored.c[0], kRowBytes);
+      if constexpr (kAdd) {
+        _tile_loadd(0, group.c[0], kRowBytes);
+      } else {
+        _tile_zero(0);
+      }
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_stored(1, stored.c[1], kRowBytes);
+      if constexpr (kAdd) {
+        _tile_loadd(1, group.c[1], kRowBytes);
+      } else {
+        _tile_zero(1);
+      }
+      _tile_dpbf16ps(1, 5, 6);
+      _tile_stored(2, stored.c[0] + kLanes, kRowBytes);
+      if constexpr (kAdd) {
+        _tile_loadd(2, group.c[0] + kLanes, kRowBytes);
+      } else {
+        _tile_zero(2);
+      }
+      _tile_dpbf16ps(2, 4, 7);
+      _tile_stored(3, stored.c[1] + kLanes, kRowBytes);
+      if constexpr (kAdd) {
+        _tile_loadd(3, group.c[1] + kLanes, kRowBytes);
+      } else {
+        _tile_zero(3);
+      }
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    StorePair(stored);
+    MemoryFence();
+  }
+
+  // Two tiles of keys by all tiles of rows, then the next two of keys. Rows come in pairs of tiles: an odd
+  // last one is multiplied with whatever lies beside it, which nobody reads.
   [[gnu::noinline]] static void Scores(const TileShape& shape, const uint16_t* q, const uint16_t* k,
                                        BlockKeys keys, int32_t num_vectors, float* scores,
                                        TilePrefetch& next) {
     const int32_t depth = Depth(shape.head_dim_qk);
-    const int64_t k_bytes = depth * 2, row_bytes = kBlockRows * 4;
-    MemoryFence();
-    for (int32_t j = keys.begin; j < keys.end; j += 2 * kTileRows) {
-      next.Step();
+    int32_t j = keys.begin, t = 0;
+    const auto next_group = [&](Group* group) {
+      if (j >= keys.end) return false;
       const uint16_t* const k0 = k + j * depth;
-      const uint16_t* const k1 = k0 + kTileRows * depth;
-      for (int32_t t = 0; t < num_vectors; t += 2) {
-        const bool pair = t + 1 < num_vectors;
-        float* const s0 = scores + j * kBlockRows + t * kLanes;
-        float* const s1 = s0 + kTileRows * kBlockRows;
-        _tile_zero(0);
-        _tile_zero(1);
-        if (pair) {
-          _tile_zero(2);
-          _tile_zero(3);
-        }
-        for (int32_t d = 0; d < depth; d += kTileDepth) {
-          const uint16_t* const q0 = q + d * kBlockRows + t * kLanes * 2;
-          _tile_loadd(4, k0 + d, k_bytes);
-          _tile_loadd(5, k1 + d, k_bytes);
-          _tile_loadd(6, q0, row_bytes);
-          _tile_dpbf16ps(0, 4, 6);
-          _tile_dpbf16ps(1, 5, 6);
-          if (pair) {
-            _tile_loadd(7, q0 + kLanes * 2, row_bytes);
-            _tile_dpbf16ps(2, 4, 7);
-            _tile_dpbf16ps(3, 5, 7);
-          }
-        }
-        _tile_stored(0, s0, row_bytes);
-        _tile_stored(1, s1, row_bytes);
-        if (pair) {
-          _tile_stored(2, s0 + kLanes, row_bytes);
-          _tile_stored(3, s1 + kLanes, row_bytes);
-        }
+      float* const s0 = scores + j * kBlockRows + t * kLanes;
+      *group = {{k0, k0 + kTileRows * depth}, q + t * kLanes * 2, {s0, s0 + kTileRows * kBlockRows}};
+      t += 2;
+      if (t >= num_vectors) {
+        next.Step();
+        t = 0;
+        j += 2 * kTileRows;
       }
-    }
-    MemoryFence();
+      return true;
+    };
+    MultiplyGroups<false>(depth * 2, kTileDepth, kTileDepth * kBlockRows, depth / kTileDepth, next_group);
   }
 
   [[gnu::noinline]] static void Accumulate(const TileShape& shape, uint16_t* v, const uint16_t* weights,
                                            BlockKeys keys, int32_t num_vectors, float* sums,
                                            TilePrefetch& next) {
     const int32_t dim = ValueDim(shape.head_dim_v);
-    const int64_t row_bytes = kBlockRows * 4;
-    MemoryFence();
-    for (int32_t d = 0; d < dim; d += 2 * kTileRows) {
-      for (int32_t t = 0; t < num_vectors; t += 2) {
-        const bool pair = t + 1 < num_vectors;
+    const int32_t steps = (keys.end - keys.begin + kTileDepth - 1) / kTileDepth;
+    int32_t d = 0, t = 0;
+    const auto next_group = [&](Group* group) {
+      if (d >= dim) return false;
+      const int32_t key_block = keys.begin / kTileDepth, dim_block = d / kTileRows;
+      float* const o0 = sums + d * kBlockRows + t * kLanes;
+      *group = {{ValueTile(shape, dim_block, key_block, v), ValueTile(shape, dim_block + 1, key_block, v)},
+                weights + keys.begin * kBlockRows + t * kLanes * 2,
+                {o0, o0 + kTileRows * kBlockRows}};
+      t += 2;
+      if (t >= num_vectors) {
         next.Step();
-        float* const o0 = sums + d * kBlockRows + t * kLanes;
-        float* const o1 = o0 + kTileRows * kBlockRows;
-        _tile_loadd(0, o0, row_bytes);
-        _tile_loadd(1, o1, row_bytes);
-        if (pair) {
-          _tile_loadd(2, o0 + kLanes, row_bytes);
-          _tile_loadd(3, o1 + kLanes, row_bytes);
-        }
-        for (int32_t j = keys.begin; j < keys.end; j += kTileDepth) {
-          const uint16_t* const p0 = weights + j * kBlockRows + t * kLanes * 2;
-          _tile_loadd(4, ValueTile(shape, d / kTileRows, j / kTileDepth, v), 64);
-          _tile_loadd(5, ValueTile(shape, d / kTileRows + 1, j / kTileDepth, v), 64);
-          _tile_loadd(6, p0, row_bytes);
-          _tile_dpbf16ps(0, 4, 6);
-          _tile_dpbf16ps(1, 5, 6);
-          if (pair) {
-            _tile_loadd(7, p0 + kLanes * 2, row_bytes);
-            _tile_dpbf16ps(2, 4, 7);
-            _tile_dpbf16ps(3, 5, 7);
-          }
-        }
-        _tile_stored(0, o0, row_bytes);
-        _tile_stored(1, o1, row_bytes);
-        if (pair) {
-          _tile_stored(2, o0 + kLanes, row_bytes);
-          _tile_stored(3, o1 + kLanes, row_bytes);
-        }
+        t = 0;
+        d += 2 * kTileRows;
       }
-    }
-    MemoryFence();
+      return true;
+    };
+    MultiplyGroups<true>(64, kTileElements, kTileDepth * kBlockRows, steps, next_group);
   }
 };
 
@@ -195,7 +250,7 @@ void Run(const FusedTask& task, const TileShape& shape, std::byte* scratch) {
 const FusedKernel kFusedAmxBf16 = {.block_q = kBlockRows,
                                    .lanes = kLanes,
                                    .max_tile_q = 512,
-                                   .default_tile_kv = 256,
+                                   .default_tile_kv = 128,
                                    .max_tile_kv = kMaxTileKv,
                                    .operand_bytes = 2,
                                    .pack_rows = 32,

@@ -23,14 +23,12 @@ template <typename Precision>
 inline Vec Exp2(Vec t) {
   constexpr auto& c = Precision::kCoefficients;
   constexpr int kDegree = sizeof c / sizeof c[0] - 1;
-  const Vec round = Set(0x1.8p23f);  // adding it leaves the nearest whole number in the low bits
-  const Vec bounded = Max(Set(-200.0f), t);
-  const Vec n = (bounded + round) - round;
-  const Vec r = bounded - n;
+  const WholeAndRest split = SplitWhole(t);
+  const Vec r = split.rest;
   Vec p = Set(c[kDegree]);
 #pragma GCC unroll 8
   for (int i = kDegree - 1; i >= 0; --i) p = Fma(p, r, Set(c[i]));
-  return ScaleByPowerOfTwo(p, n);
+  return ScaleByPowerOfTwo(p, split.whole);
 }
 
 // Odd polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel; relative error below 2e-7 everywhere.

@@ -29,6 +29,19 @@ inline Vec SelectLess(Vec a, Vec b, Vec when_less, Vec otherwise) {
 }
 inline Vec Abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 inline bool AnyDiffers(Vec a, Vec b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ)) != 0; }
+
+// t = whole + rest, whole the nearest integer and |rest| <= 1/2; for t below -200, -inf included, a whole of
+// -200.
+struct WholeAndRest {
+  Vec whole, rest;
+};
+inline WholeAndRest SplitWhole(Vec t) {
+  const Vec round = Set(0x1.8p23f);  // adding it leaves the nearest whole number in the low bits
+  const Vec bounded = Max(Set(-200.0f), t);
+  const Vec whole = (bounded + round) - round;
+  return {whole, bounded - whole};
+}
+
 // p * 2^n for whole n <= 127; 0 below the normal range.
 inline Vec ScaleByPowerOfTwo(Vec p, Vec n) {
   const __m256i exponent = _mm256_cvtps_epi32(Max(Set(-127.0f), n));

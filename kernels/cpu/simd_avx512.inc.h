@@ -29,6 +29,17 @@ inline Vec SelectLess(Vec a, Vec b, Vec when_less, Vec otherwise) {
 }
 inline Vec Abs(Vec a) { return _mm512_abs_ps(a); }
 inline bool AnyDiffers(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0; }
+
+// t = whole + rest, whole the nearest integer and |rest| <= 1/2; for t = -inf, a whole of -inf and a rest of
+// 0.
+struct WholeAndRest {
+  Vec whole, rest;
+};
+inline WholeAndRest SplitWhole(Vec t) {
+  const Vec rest = _mm512_reduce_ps(t, _MM_FROUND_TO_NEAREST_INT);
+  return {t - rest, rest};
+}
+
 // p * 2^n for whole n <= 127.
 inline Vec ScaleByPowerOfTwo(Vec p, Vec n) { return _mm512_scalef_ps(p, n); }
 

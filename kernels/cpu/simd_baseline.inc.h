@@ -36,6 +36,19 @@ inline bool AnyDiffers(Vec a, Vec b) {
   const IntVec differs = a != b;
   return (differs[0] | differs[1] | differs[2] | differs[3]) != 0;
 }
+
+// t = whole + rest, whole the nearest integer and |rest| <= 1/2; for t below -200, -inf included, a whole of
+// -200.
+struct WholeAndRest {
+  Vec whole, rest;
+};
+inline WholeAndRest SplitWhole(Vec t) {
+  const Vec round = Set(0x1.8p23f);  // adding it leaves the nearest whole number in the low bits
+  const Vec bounded = Max(Set(-200.0f), t);
+  const Vec whole = (bounded + round) - round;
+  return {whole, bounded - whole};
+}
+
 // p * 2^n for whole n <= 127; 0 below the normal range.
 inline Vec ScaleByPowerOfTwo(Vec p, Vec n) {
   const Vec in_range = Max(Set(-127.0f), n);
