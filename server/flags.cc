@@ -71,6 +71,13 @@ absl::Status UsageError(const std::string& message) {
   return absl::InvalidArgumentError(absl::StrCat(message, "; see --help"));
 }
 
+std::string ValueForm(const absl::CommandLineFlag& flag) {
+  if (flag.IsOfType<bool>()) return "true or false";
+  if (flag.IsOfType<absl::Duration>()) return "a duration such as 30s or 2m";
+  if (flag.IsOfType<int>() || flag.IsOfType<int64_t>()) return "a whole number";
+  return "a text";
+}
+
 absl::StatusOr<absl::CommandLineFlag*> FindFlag(const std::string& spelled) {
   const std::string name = absl::StrReplaceAll(spelled, {{"-", "_"}});
   for (absl::CommandLineFlag* flag : AllFlags()) {
@@ -98,10 +105,10 @@ absl::Status SetFlags(int argc, char** argv) {
     } else {
       return UsageError(absl::StrCat(Spelled(*flag), " needs a value"));
     }
-    std::string why;
-    if (!flag->ParseFrom(value, &why)) {
-      // Abseil's text ends with the cause on a line of its own, where there is one.
-      return UsageError(absl::StrCat(Spelled(*flag), ": bad value ", Quoted(value)));
+    std::string ignored;  // Abseil's own words name the flag by its other spelling
+    if (!flag->ParseFrom(value, &ignored)) {
+      return UsageError(
+          absl::StrCat(Spelled(*flag), ": bad value ", Quoted(value), ", expected ", ValueForm(*flag)));
     }
   }
   return absl::OkStatus();

@@ -57,12 +57,13 @@ absl::StatusOr<std::unique_ptr<Server>> StartServer(const CommandLine& line) {
   return Server::Start(line.server, std::move(registry));
 }
 
-// Passes signals on to the server once there is one.
+// What signals do, before, while and after there is a server.
 class Shutdown {
  public:
   void OnSignal(int count) {
     std::lock_guard lock(mutex_);
-    if (server_ == nullptr) std::_Exit(kGivenUp);  // still starting: nothing to finish
+    if (phase_ == kStarting) std::_Exit(kCannotStart);
+    if (phase_ == kOver) return;
     if (count == 1) {
       Log().info("event=drain");
       server_->RequestDrain();
@@ -71,13 +72,19 @@ class Shutdown {
       server_->Abort();
     }
   }
-  void Watch(Server* server) {
+  void Serving(Server* server) { Set(kServing, server); }
+  void Over() { Set(kOver, nullptr); }
+
+ private:
+  enum Phase { kStarting, kServing, kOver };
+  void Set(Phase phase, Server* server) {
     std::lock_guard lock(mutex_);
+    phase_ = phase;
     server_ = server;
   }
 
- private:
   std::mutex mutex_;
+  Phase phase_ = kStarting;
   Server* server_ = nullptr;
 };
 
@@ -102,7 +109,7 @@ int Main(int argc, char** argv) {
   if (!server.ok()) {
     return Fail(absl::IsInvalidArgument(server.status()) ? kWrongUsage : kCannotStart, server.status());
   }
-  shutdown.Watch(server->get());
+  shutdown.Serving(server->get());
   for (const std::string& address : (*server)->addresses()) {
     std::printf("listening on %s\n", address.c_str());
     Log().info("event=listening address={} version={} commit={}", Quoted(address), Version(), GitCommit());
@@ -110,7 +117,7 @@ int Main(int argc, char** argv) {
   std::fflush(stdout);
 
   if ((*server)->Wait()) {
-    shutdown.Watch(nullptr);
+    shutdown.Over();
     Log().info("event=drained");
     return kDrained;
   }
