@@ -26,13 +26,30 @@ struct StreamWorkspace {
   }
 };
 
-// scores[j][r] = q[r] . k[j]
+// A tile of K and V rows as they lie in memory. keys_left counts from the tile's first key to the end of the
+// task.
+template <typename T>
+struct StreamTile {
+  const T* k;
+  const T* v;
+  int64_t k_stride, v_stride;
+  int32_t num_keys;
+  int64_t keys_left;
+};
+
+// How far ahead of its use a row of K is fetched: the latency of memory over the time that a row takes.
+constexpr int32_t kKeysAhead = 16;
+
+// scores[j][r] = q[r] . k[j]. Fetches the tile's V on the way, and K into the next tile.
 template <typename T, int kRows>
-void StreamScores(const T* k, int64_t stride, int32_t num_keys, const TileShape& shape, const float* q,
-                  float* scores) {
+void StreamScores(const StreamTile<T>& tile, const TileShape& shape, const float* q, float* scores) {
   const int32_t depth = RoundUp(shape.head_dim_qk, kLanes);
-  for (int32_t j = 0; j < num_keys; ++j) {
-    const T* const row = k + j * stride;
+  const int64_t k_bytes = shape.head_dim_qk * static_cast<int64_t>(sizeof(T));
+  const int64_t v_bytes = shape.head_dim_v * static_cast<int64_t>(sizeof(T));
+  for (int32_t j = 0; j < tile.num_keys; ++j) {
+    const T* const row = tile.k + j * tile.k_stride;
+    if (j + kKeysAhead < tile.keys_left) PrefetchRow(row + kKeysAhead * tile.k_stride, k_bytes);
+    PrefetchRow(tile.v + j * tile.v_stride, v_bytes);
     Vec sum[kRows];
     for (int r = 0; r < kRows; ++r) sum[r] = Set(0.0f);
     for (int32_t d = 0; d < depth; d += kLanes) {
@@ -44,8 +61,7 @@ void StreamScores(const T* k, int64_t stride, int32_t num_keys, const TileShape&
   }
 }
 
-// sums[r] = factors[r] * sums[r] + sum over keys of weights[j][r] * v[j]. Returns false, with sums unchanged,
-// when some value is not finite.
+// sums[r] += sum over keys of weights[j][r] * v[j]
 template <typename T, int kRows>
 void StreamAccumulate(const T* v, int64_t stride, int32_t num_keys, const TileShape& shape,
                       const float* weights, float* sums) {
@@ -161,15 +177,19 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
     const int32_t num_keys = keys.end - keys.begin;
     if (num_keys <= 0) continue;
     const int64_t first_key = tile_begin + keys.begin, token = task.sequence->kv_begin + first_key;
-    const T* const v = RowOf<T>(problem.v, token, task.kv_head);
-    StreamScores<T, kRows>(RowOf<T>(problem.k, token, task.kv_head), problem.k.token_stride, num_keys, shape,
-                           work.q, work.scores);
+    const StreamTile<T> tile = {.k = RowOf<T>(problem.k, token, task.kv_head),
+                                .v = RowOf<T>(problem.v, token, task.kv_head),
+                                .k_stride = problem.k.token_stride,
+                                .v_stride = problem.v.token_stride,
+                                .num_keys = num_keys,
+                                .keys_left = task.key_end - first_key};
+    StreamScores<T, kRows>(tile, shape, work.q, work.scores);
     float multiplier = __builtin_fabsf(problem.scale) * kLog2E;
     if (!plain || keys.partial) {
       FinishLogits(task, rows, kRows, 1, first_key, num_keys, kLanes, work.scores);
       multiplier = kLog2E;
     }
-    const bool finite = AllFinite(v, problem.v.token_stride, num_keys, shape.head_dim_v);
+    const bool finite = AllFinite(tile.v, tile.v_stride, num_keys, shape.head_dim_v);
     if (!finite) CollectSeen(work.scores, num_keys, kRows, kLanes, work.seen);
     SoftmaxInPlace(multiplier, num_keys, 1, kLanes, work.scores, {row_max, row_sum}, factors);
     for (int32_t r = 0; r < kRows; ++r) {
@@ -179,10 +199,9 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
       }
     }
     if (finite) {
-      StreamAccumulate<T, kRows>(v, problem.v.token_stride, num_keys, shape, work.scores, work.sums);
+      StreamAccumulate<T, kRows>(tile.v, tile.v_stride, num_keys, shape, work.scores, work.sums);
     } else {
-      StreamAccumulateSeen(v, problem.v.token_stride, num_keys, shape, work.seen, kRows, work.scores,
-                           work.sums);
+      StreamAccumulateSeen(tile.v, tile.v_stride, num_keys, shape, work.seen, kRows, work.scores, work.sums);
     }
   }
   WithElementType(problem.o.dtype, [&](auto* element) {
