@@ -134,6 +134,7 @@ int64_t CompareBench::AffordableRounds(double warm_up_us, Measurement& measureme
   const double affordable = settings_.max_standard_seconds * 1e6 / std::max(warm_up_us, 1.0);
   if (affordable >= static_cast<double>(settings_.rounds)) return settings_.rounds;
   const int64_t rounds = std::max<int64_t>(1, static_cast<int64_t>(affordable));
+  if (rounds == settings_.rounds) return rounds;
   measurement.skipped = absl::StrFormat("%d of %d rounds, --max-standard-seconds=%g", rounds,
                                         settings_.rounds, settings_.max_standard_seconds);
   return rounds;
