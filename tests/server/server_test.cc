@@ -274,8 +274,8 @@ TEST_F(ServerTest, AnswersEveryRequestOfAStream) {
     const std::string id = "r" + std::to_string(i);
     requests[id] = Named(MakePackedRequest(i), id);
   }
-  std::thread writer([&] {
-    for (const auto& [id, request] : requests) ASSERT_TRUE(stream->Write(request));
+  std::thread writer([&stream, sent = requests] {
+    for (const auto& [id, request] : sent) ASSERT_TRUE(stream->Write(request));
     stream->WritesDone();
   });
   v1::AttendResponse response;
