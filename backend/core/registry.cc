@@ -32,8 +32,13 @@ absl::Status BackendRegistry::Add(std::unique_ptr<Backend> backend) {
     return InvalidArgument("BACKEND_NAME_INVALID", "backend name", "[a-z][a-z0-9_]* other than \"auto\"",
                            absl::StrCat("\"", info.name, "\""));
   }
-  const auto same_name = [&](const auto& other) { return other->info().name == info.name; };
-  if (std::any_of(backends_.begin(), backends_.end(), same_name)) {
+  // The name of an unavailable backend is taken too: whoever asks for it must learn why, not get another one.
+  const bool taken =
+      std::any_of(backends_.begin(), backends_.end(),
+                  [&](const auto& other) { return other->info().name == info.name; }) ||
+      std::any_of(unavailable_.begin(), unavailable_.end(),
+                  [&](const UnavailableBackend& other) { return other.name == info.name; });
+  if (taken) {
     return MakeError(absl::StatusCode::kAlreadyExists,
                      absl::StrCat("there is a backend named \"", info.name, "\" already"),
                      {.reason = "BACKEND_NAME_TAKEN",

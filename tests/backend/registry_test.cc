@@ -57,6 +57,8 @@ TEST_F(RegistryTest, RefusesBadAndTakenNames) {
   }
   ASSERT_TRUE(Add("cpu_fused2", 0).ok());
   ExpectError(Add("cpu_fused2", 1), absl::StatusCode::kAlreadyExists, "BACKEND_NAME_TAKEN");
+  registry_.AddUnavailable({"gpu", absl::UnavailableError("no driver")});
+  ExpectError(Add("gpu", 1), absl::StatusCode::kAlreadyExists, "BACKEND_NAME_TAKEN");
   EXPECT_EQ(registry_.backends().size(), 1u);
 }
 

@@ -49,9 +49,9 @@ struct ZeroCall {
 };
 
 TEST(ProgramTest, VerifyPassesOnEveryBackendAndPlugin) {
-  const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_FENCED});
+  const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_FENCED "," TESSERA_PLUGIN_EXAMPLE});
   ASSERT_NE(server, nullptr);
-  for (const char* backend : {"cpu_fused", "cpu_unfused", "fenced"}) {
+  for (const char* backend : {"cpu_fused", "cpu_unfused", "fenced", "example"}) {
     const auto result = RunCli(*server, {"verify", std::string("--backend=") + backend, "--cases=60"});
     EXPECT_EQ(result.exit_code, 0) << backend << "\n" << result.out << result.err;
     EXPECT_NE(result.out.find("seed"), std::string::npos) << result.out;
