@@ -250,7 +250,7 @@ void Run(const FusedTask& task, const TileShape& shape, std::byte* scratch) {
 const FusedKernel kFusedAmxBf16 = {.block_q = kBlockRows,
                                    .lanes = kLanes,
                                    .max_tile_q = 512,
-                                   .default_tile_kv = 128,
+                                   .default_tile_kv = 256,
                                    .max_tile_kv = kMaxTileKv,
                                    .operand_bytes = 2,
                                    .pack_rows = 32,

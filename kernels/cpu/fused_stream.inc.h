@@ -61,7 +61,7 @@ void StreamScores(const StreamTile<T>& tile, const TileShape& shape, const float
   }
 }
 
-// sums[r] += sum over keys of weights[j][r] * v[j]
+// sums[r] += sum over keys of weights[j][r] * v[j]; the tile is summed by itself first, see MicroTile.
 template <typename T, int kRows>
 void StreamAccumulate(const T* v, int64_t stride, int32_t num_keys, const TileShape& shape,
                       const float* weights, float* sums) {
@@ -71,7 +71,7 @@ void StreamAccumulate(const T* v, int64_t stride, int32_t num_keys, const TileSh
   for (; d + kChunk * kLanes <= shape.head_dim_v; d += kChunk * kLanes) {
     Vec sum[kRows][kChunk];
     for (int r = 0; r < kRows; ++r) {
-      for (int c = 0; c < kChunk; ++c) sum[r][c] = Load(sums + r * dim + d + c * kLanes);
+      for (int c = 0; c < kChunk; ++c) sum[r][c] = Set(0.0f);
     }
     for (int32_t j = 0; j < num_keys; ++j) {
       const T* const row = v + j * stride + d;
@@ -84,16 +84,19 @@ void StreamAccumulate(const T* v, int64_t stride, int32_t num_keys, const TileSh
       }
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int c = 0; c < kChunk; ++c) Store(sums + r * dim + d + c * kLanes, sum[r][c]);
+      for (int c = 0; c < kChunk; ++c) {
+        float* const out = sums + r * dim + d + c * kLanes;
+        Store(out, Load(out) + sum[r][c]);
+      }
     }
   }
   for (; d < shape.head_dim_v; d += kLanes) {
     for (int r = 0; r < kRows; ++r) {
-      Vec sum = Load(sums + r * dim + d);
+      Vec sum = Set(0.0f);
       for (int32_t j = 0; j < num_keys; ++j) {
         sum = Fma(Broadcast(weights + j * kLanes + r), LoadPadded(v + j * stride, d, shape.head_dim_v), sum);
       }
-      Store(sums + r * dim + d, sum);
+      Store(sums + r * dim + d, Load(sums + r * dim + d) + sum);
     }
   }
 }
