@@ -105,7 +105,7 @@ section "Random problems against the float64 oracle"
 "$cli" verify
 
 section "Fused and standard attention"
-"$cli" bench compare --n=1024,2048,4096
+"$cli" bench compare --n=1024,2048,4096,8192
 
 section "Stop"
 stop_server
