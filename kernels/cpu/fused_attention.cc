@@ -130,6 +130,7 @@ class Schedule {
     while (!fits() && shape_.tile_kv > kKeyGranularity) {
       shape_.tile_kv = static_cast<int32_t>(RoundUp(shape_.tile_kv / 2, kKeyGranularity));
     }
+    if (config.num_splits > 1) return;  // chosen together with tile_q
     // Fewer rows a task, while that shortens the longest worker's share: rows, and the packing each task
     // repeats.
     int64_t best_share = Share(shape_.tile_q);

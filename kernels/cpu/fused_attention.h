@@ -15,14 +15,16 @@ namespace tessera::kernels::cpu {
 inline constexpr int32_t kMaxHeadDim = 1024;
 inline constexpr int64_t kMaxScratchPerWorker = int64_t{1} << 20;
 
-// How to run one problem. Chosen by the backend (ChooseTile), clamped by the kernel to what fits its scratch.
+// How to run one problem. Tiles are rounded up to the granularity of LimitsOf, cut to what fits the scratch,
+// and without splits tile_q falls further where that shares the rows out better; 0 leaves a choice to the
+// kernel.
 struct FusedConfig {
   Isa isa = Isa::kBaseline;
   int32_t tile_q =
-      0;  // query rows of a task (with GQA and short q: rows of the heads of one kv head, packed)
+      0;  // most query rows of a task: (query, head) pairs of one kv head, a group's heads packed
   int32_t tile_kv = 0;      // keys of a step
-  int32_t num_splits = 1;   // parts of the keys, computed apart and merged by log-sum-exp
-  int32_t num_workers = 1;  // of the pool that will run it
+  int32_t num_splits = 1;   // most parts of a row block's keys, computed apart and merged by log-sum-exp
+  int32_t num_workers = 1;  // threads to use at most; the pool may have more or fewer
 };
 
 // Tile limits of the kernel that `isa` and `dtype` select; what the tile choice is told.
@@ -37,7 +39,8 @@ FusedLimits LimitsOf(Isa isa, tessera_dtype dtype, int32_t head_dim_qk, int32_t 
 // ledger says.
 const char* FusedKernelName(Isa isa, tessera_dtype dtype);
 
-// Scratch that FusedAttention needs for this problem and config.
+// Scratch that FusedAttention needs for this problem and config: at most kMaxScratchPerWorker for each
+// worker, 56 bytes a task, and (head_dim_v + 2) floats for each row and part of split keys. Reads no tensor.
 int64_t FusedWorkspaceBytes(const tessera_attention_problem& problem, const FusedConfig& config);
 
 // Computes o (and lse). `problem` has passed Validate(); dtypes fp32, fp16, bf16 in and out; head
