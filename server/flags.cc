@@ -1,6 +1,6 @@
 #include "server/flags.h"
 
-#include <algorithm>
+#include <set>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/reflection.h"
@@ -14,11 +14,12 @@
 
 ABSL_FLAG(
     std::string, listen, "127.0.0.1:50051",
-    "addresses to serve on, comma-separated: HOST:PORT (port 0: any free one), [IPV6]:PORT or unix:PATH");
+    "addresses to serve on: HOST:PORT (port 0: any free one), [IPV6]:PORT or unix:PATH; separate several by "
+    "commas or repeat the flag");
 ABSL_FLAG(bool, insecure, false, "allow addresses that other machines can reach, unencrypted");
 ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
 ABSL_FLAG(std::string, backend_plugin, "",
-          "backend plugins to load, comma-separated paths of shared libraries");
+          "backend plugins to load: paths of shared libraries, separated by commas or in repeated flags");
 ABSL_FLAG(int, threads, 0, "CPU threads that compute; 0: one for every core this process may use");
 ABSL_FLAG(
     std::string, cpu_isa, "",
@@ -86,7 +87,13 @@ absl::StatusOr<absl::CommandLineFlag*> FindFlag(const std::string& spelled) {
   return UsageError(absl::StrCat("unknown flag --", spelled));
 }
 
+// Flags that hold a list, whose repeats add up; of any other flag the last one counts.
+bool IsList(const absl::CommandLineFlag& flag) {
+  return flag.Name() == "listen" || flag.Name() == "backend_plugin";
+}
+
 absl::Status SetFlags(int argc, char** argv) {
+  std::set<const absl::CommandLineFlag*> given;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (!absl::StartsWith(argument, "--") || argument == "--") {
@@ -105,6 +112,8 @@ absl::Status SetFlags(int argc, char** argv) {
     } else {
       return UsageError(absl::StrCat(Spelled(*flag), " needs a value"));
     }
+    const bool is_repeat = !given.insert(flag).second;
+    if (is_repeat && IsList(*flag)) value = absl::StrCat(flag->CurrentValue(), ",", value);
     std::string ignored;  // Abseil's own words name the flag by its other spelling
     if (!flag->ParseFrom(value, &ignored)) {
       return UsageError(

@@ -106,6 +106,21 @@ TEST(ProgramTest, UnixSocketAndTcpServeTogetherAndTheSocketGoesAway) {
   EXPECT_NE(access(path.c_str(), F_OK), 0);
 }
 
+TEST(ProgramTest, RepeatedListFlagsAddUp) {
+  const auto server =
+      StartServer({"--listen=127.0.0.1:0", "--listen=127.0.0.1:0,localhost:0",
+                   "--backend-plugin=" TESSERA_PLUGIN_NULL, "--backend-plugin=" TESSERA_PLUGIN_FENCED});
+  ASSERT_NE(server, nullptr);
+  ASSERT_EQ(server->addresses().size(), 3u);
+  for (const auto& address : server->addresses()) {
+    const auto client = client::Client::Connect(address);
+    ASSERT_TRUE(client.ok()) << client.status();
+    for (const char* backend : {"null", "fenced"}) {
+      EXPECT_TRUE((*client)->Attend(ZeroCall(4, backend).call).ok()) << address << " " << backend;
+    }
+  }
+}
+
 TEST(ProgramTest, DebugLogHasOneLineForEachRequest) {
   const auto server = StartServer({"--log-level=debug"});
   ASSERT_NE(server, nullptr);

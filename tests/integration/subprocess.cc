@@ -88,13 +88,14 @@ std::unique_ptr<ServerProcess> ServerProcess::Start(const std::string& binary,
   auto server = std::unique_ptr<ServerProcess>(new ServerProcess);
   server->log_path_ = TemporaryFile();
   std::vector<std::string> argv = {binary};
-  size_t num_addresses = 1;
-  const auto listen = std::find_if(flags.begin(), flags.end(),
-                                   [](const std::string& flag) { return flag.rfind("--listen=", 0) == 0; });
-  if (listen == flags.end()) {
+  size_t num_addresses = 0;
+  for (const std::string& flag : flags) {
+    if (flag.rfind("--listen=", 0) != 0) continue;
+    num_addresses += 1 + static_cast<size_t>(std::count(flag.begin(), flag.end(), ','));
+  }
+  if (num_addresses == 0) {
     argv.push_back("--listen=127.0.0.1:0");
-  } else {
-    num_addresses += static_cast<size_t>(std::count(listen->begin(), listen->end(), ','));
+    num_addresses = 1;
   }
   argv.insert(argv.end(), flags.begin(), flags.end());
 
