@@ -12,6 +12,7 @@
 #include "backend/cpu/cpu_backends.h"
 #include "server/build_info.h"
 #include "server/flags.h"
+#include "server/library_logs.h"
 #include "server/log.h"
 #include "server/server.h"
 #include "server/signal_watcher.h"
@@ -102,6 +103,7 @@ int Main(int argc, char** argv) {
     return kDrained;
   }
   if (const absl::Status level = SetLogLevel(line->log_level); !level.ok()) return Fail(kWrongUsage, level);
+  CaptureLibraryLogs();
 
   Shutdown shutdown;
   SignalWatcher signals([&shutdown](int count) { shutdown.OnSignal(count); });
