@@ -38,7 +38,7 @@ absl::StatusOr<ListenAddress> ParseUnix(const std::string& text) {
 
 absl::Status PathTaken(const std::string& path, const std::string& by) {
   return MakeError(absl::StatusCode::kAlreadyExists,
-                   absl::StrCat("unix:", path, ": ", by, "; stop it or choose another path"),
+                   absl::StrCat("unix:", path, ": ", by, "; choose another path"),
                    {.reason = "LISTEN_PATH_TAKEN",
                     .metadata = {{"expected", "no file, or a socket that nobody listens on"}, {"actual", by}},
                     .retry_after = std::nullopt});
