@@ -12,11 +12,9 @@ namespace {
 
 constexpr size_t kMaxBatchRequests = 64;
 
-// Whether the two may run as one problem. Slopes and sinks are per launch, and not part of the key.
+// Whether the two may run as one problem.
 bool MayJoin(const Job& first, const Job& other) {
-  return other.backend == first.backend && other.key == first.key &&
-         other.request.alibi_slopes == first.request.alibi_slopes &&
-         other.request.sinks == first.request.sinks && CanShareLaunch(other);
+  return other.backend == first.backend && other.key == first.key && CanShareLaunch(other);
 }
 
 int64_t TokensOf(const Job& job) { return job.size.q_tokens + job.size.kv_tokens; }
