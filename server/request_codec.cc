@@ -289,14 +289,18 @@ absl::Status AddOutput(const std::string& field, const v1::RequestedOutput& wire
                              .heads = o.q_extents.heads,
                              .dim = is_lse ? -1 : o.v_extents.dim};
   spec.shape = ShapeOf(layout, extents);
+  // q's extents multiply without overflow, but v's head dim is another one. A zero counts as 1, as the
+  // strides are products of some of the extents.
   int64_t elements = 1;
+  bool is_empty = false;
   for (const int64_t extent : spec.shape) {
-    // q's extents multiply without overflow, but v's head dim is another one.
-    if (__builtin_mul_overflow(elements, extent, &elements) || elements > kMaxExtent) {
+    is_empty = is_empty || extent == 0;
+    if (__builtin_mul_overflow(elements, std::max<int64_t>(extent, 1), &elements) || elements > kMaxExtent) {
       return InvalidArgument("SHAPE_OVERFLOW", field, absl::StrCat("at most ", kMaxExtent, " elements"),
                              ShapeText(spec.shape));
     }
   }
+  if (is_empty) elements = 0;
   spec.bytes = elements * DTypeSize(spec.dtype);
   request.output_bytes += spec.bytes;
 

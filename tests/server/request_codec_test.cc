@@ -479,6 +479,14 @@ TEST(RequestCodecTest, RefusesBadPaddedRequests) {
   ExpectError(Decode(request).status(), kInvalid, "STRIDES_UNSUPPORTED");
 }
 
+// No element, and yet strides of o that no int64 holds.
+TEST(RequestCodecTest, RefusesAnEmptyOutputWhoseStridesWouldOverflow) {
+  v1::AttendRequest request = MakeRequest(v1::LAYOUT_BHSD, {0, 1, 1, 1}, {0, 1, 1, 1}, {0, 1, 1, 1});
+  request.mutable_q()->set_shape(2, 1LL << 40);
+  request.mutable_v()->set_shape(3, INT32_MAX);
+  ExpectError(Decode(request).status(), kInvalid, "SHAPE_OVERFLOW");
+}
+
 TEST(RequestCodecTest, RefusesABatchOfEmptyRowsThatWouldFillMemory) {
   v1::AttendRequest request = MakeRequest(v1::LAYOUT_BSHD, {1, 0, 4, 8}, {1, 0, 2, 8}, {1, 0, 2, 6});
   for (v1::Tensor* t : {request.mutable_q(), request.mutable_k(), request.mutable_v()})
