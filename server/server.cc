@@ -23,8 +23,9 @@ namespace {
 
 constexpr char kServiceName[] = "tessera.v1.AttentionService";
 
-// How long an aborted drain waits for calls to take note, before it reports that it gave up.
-constexpr std::chrono::milliseconds kAbortGrace(500);
+// How long the calls that drain does not wait for (health watchers, reflection) may take to end by themselves
+// before gRPC cancels them.
+constexpr std::chrono::milliseconds kShutdownGrace(500);
 
 absl::Status CheckAtLeast(const char* name, int64_t value, int64_t least, int64_t most) {
   if (value >= least && value <= most) return absl::OkStatus();
@@ -126,8 +127,8 @@ class Server::Impl {
   }
 
   void RequestDrain() {
+    SetServing(false);  // first: once the door is closed, Wait may shut gRPC down before a watcher has heard
     admission_.CloseDoor();
-    SetServing(false);
     if (service_ != nullptr) service_->StartDraining();
   }
 
@@ -200,7 +201,7 @@ class Server::Impl {
   void StopServing() {
     std::call_once(stopped_, [this] {
       if (grpc_ == nullptr) return;
-      grpc_->Shutdown(std::chrono::system_clock::now() + kAbortGrace);
+      grpc_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
       grpc_->Wait();
       RemoveSocketFiles();
     });
