@@ -84,6 +84,8 @@ absl::Status Executor::Launch(const std::vector<Job*>& jobs) {
 
   Plan plan = first.plan;
   if (jobs.size() > 1) {
+    // A backend that takes each request may still refuse all of them as one problem.
+    TESSERA_RETURN_IF_ERROR(first.backend->Supports(problem));
     TESSERA_ASSIGN_OR_RETURN(plan, first.backend->MakePlan(problem));
   }
   TESSERA_RETURN_IF_ERROR(workspace_.Begin(plan.workspace_bytes));

@@ -92,6 +92,14 @@ class BackendControl {
   void SetWorkspaceBytes(int64_t bytes) {
     Set([&] { workspace_bytes_ = bytes; });
   }
+  // Problems of more sequences are refused from now on.
+  void SetMaxSequences(int64_t most) {
+    Set([&] { max_sequences_ = most; });
+  }
+  int64_t max_sequences() const {
+    std::lock_guard lock(mutex_);
+    return max_sequences_;
+  }
   int64_t workspace_bytes() const {
     std::lock_guard lock(mutex_);
     return workspace_bytes_;
@@ -125,6 +133,7 @@ class BackendControl {
   bool open_ = true;
   int at_gate_ = 0;
   int64_t workspace_bytes_ = 256;
+  int64_t max_sequences_ = INT64_MAX;
   std::vector<int64_t> launches_;
   std::function<absl::Status(const AttentionProblem&)> hook_;
 };
@@ -138,6 +147,12 @@ class ReferenceBackend : public Backend {
 
   const BackendInfo& info() const override { return info_; }
   Device& device() const override { return device_; }
+
+  absl::Status Supports(const AttentionProblem& problem) const override {
+    if (problem.num_sequences > control_.max_sequences())
+      return absl::UnimplementedError("too many sequences");
+    return Backend::Supports(problem);
+  }
 
   absl::StatusOr<Plan> MakePlan(const AttentionProblem&) const override {
     Plan plan{};

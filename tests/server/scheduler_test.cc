@@ -318,6 +318,18 @@ TEST_P(SchedulerTest, RunsEachAloneWhenASharedLaunchFails) {
   ExpectCorrect("second", second);
 }
 
+TEST_P(SchedulerTest, RunsEachAloneWhereTheBackendRefusesThemAsOneProblem) {
+  control_.SetMaxSequences(2);
+  SubmitBlocker();
+  const auto first = MakePackedRequest(1), second = MakePackedRequest(2);
+  Submit("first", first);
+  Submit("second", second);
+  control_.OpenGate();
+  ExpectCorrect("first", first);
+  ExpectCorrect("second", second);
+  EXPECT_EQ(control_.launches(), (std::vector<int64_t>{1, 2, 2}));
+}
+
 TEST_P(SchedulerTest, ReportsABackendThatFailsOrThrowsAndGoesOn) {
   control_.OnLaunch([](const AttentionProblem&) { return absl::InternalError("kernel fault"); });
   Submit("fails", MakePackedRequest());
