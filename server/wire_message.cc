@@ -50,7 +50,7 @@ absl::Status CheckMessageSize(const grpc::ByteBuffer& bytes, int64_t max_bytes) 
       absl::StatusCode::kResourceExhausted,
       absl::StrCat("message: expected at most ", max_bytes, " bytes (--max-message-bytes), got ", actual),
       {.reason = "MESSAGE_TOO_LARGE",
-       .metadata = {{"limit", "max_message_bytes"},
+       .metadata = {{"limit", "max-message-bytes"},
                     {"expected", absl::StrCat("at most ", max_bytes)},
                     {"actual", absl::StrCat(actual)}},
        .retry_after = std::nullopt});
