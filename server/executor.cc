@@ -1,12 +1,10 @@
 #include "server/executor.h"
 
-#include <exception>
-#include <new>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
 #include "backend/core/saturating.h"
+#include "server/guarded.h"
 
 namespace tessera {
 namespace {
@@ -56,14 +54,7 @@ void Executor::RunAlone(std::unique_ptr<Job> job) {
 
 // A backend that throws must not take the server along.
 absl::Status Executor::TryLaunch(const std::vector<Job*>& jobs) {
-  absl::Status status;
-  try {
-    status = Launch(jobs);
-  } catch (const std::bad_alloc&) {
-    status = absl::ResourceExhaustedError("out of host memory");
-  } catch (const std::exception& e) {
-    status = absl::InternalError(absl::StrCat(jobs.front()->backend->info().name, " threw: ", e.what()));
-  }
+  const absl::Status status = Guarded(jobs.front()->backend->info().name, [&] { return Launch(jobs); });
   // What was queued before the failure still uses our memory.
   if (!status.ok()) Quiesce().IgnoreError();
   return status;

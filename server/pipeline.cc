@@ -1,9 +1,9 @@
 #include "server/pipeline.h"
 
-#include <new>
 #include <utility>
 
 #include "backend/core/error.h"
+#include "server/guarded.h"
 #include "server/log.h"
 #include "server/reply_codec.h"
 
@@ -14,15 +14,12 @@ double MicrosecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
 }
 
-absl::Status OutOfHostMemory() {
-  return MakeError(absl::StatusCode::kResourceExhausted, "the server is out of host memory; try again later",
-                   {.reason = "HOST_MEMORY", .metadata = {}, .retry_after = std::chrono::milliseconds(1000)});
-}
+constexpr char kServer[] = "the server";  // what throws, outside of a launch
 
 std::string IdOf(const Job& job) { return job.wire == nullptr ? std::string() : job.wire->header().id(); }
 
 // One line for each request, without any tensor data.
-void LogRequest(const Job& job, const absl::Status& status) {
+void LogRequest(const Job& job, const std::string& id, const absl::Status& status) {
   if (!Log().should_log(spdlog::level::debug)) return;
   const AttentionProblem& p = job.request.problem;
   const Ledger& ledger = job.ledger;
@@ -30,7 +27,7 @@ void LogRequest(const Job& job, const absl::Status& status) {
       "request number={} id={} method={} backend={} kernel={} code={} message={} sequences={} q_tokens={} "
       "kv_tokens={} heads={}/{} head_dims={}/{} dtype={} batch_requests={} queue_us={:.0f} in_us={:.0f} "
       "compute_us={:.0f} out_us={:.0f} total_us={:.0f}",
-      job.context.number, Quoted(IdOf(job)), job.context.method,
+      job.context.number, Quoted(id), job.context.method,
       job.backend == nullptr ? "-" : job.backend->info().name, Quoted(ledger.choice.kernel),
       absl::StatusCodeToString(status.code()), Quoted(status.message()), p.num_sequences, job.size.q_tokens,
       job.size.kv_tokens, p.num_q_heads, p.num_kv_heads, p.head_dim_qk, p.head_dim_v, DTypeName(p.q.dtype),
@@ -42,10 +39,13 @@ Pipeline::Outcome Finish(std::unique_ptr<Job> job, const absl::Status& status) {
   Pipeline::Outcome outcome{.id = IdOf(*job), .status = status, .reply = {}};
   job->ledger.time.total = MicrosecondsSince(job->context.arrival);
   if (status.ok()) {
-    outcome.reply =
-        SerializeReply(EncodeReply(outcome.id, job->request.outputs, job->ledger), std::move(job->outputs));
+    outcome.status = Guarded(kServer, [&] {
+      outcome.reply =
+          SerializeReply(EncodeReply(outcome.id, job->request.outputs, job->ledger), std::move(job->outputs));
+      return absl::OkStatus();
+    });
   }
-  LogRequest(*job, status);
+  LogRequest(*job, outcome.id, outcome.status);
   return outcome;
 }
 
@@ -66,12 +66,7 @@ void Pipeline::Attend(RequestContext context, grpc::ByteBuffer& message, Done do
   job->done = [done = std::move(done)](std::unique_ptr<Job> finished, const absl::Status& status) {
     done(Finish(std::move(finished), status));
   };
-  absl::Status status;
-  try {
-    status = Prepare(*job, message);
-  } catch (const std::bad_alloc&) {
-    status = OutOfHostMemory();
-  }
+  const absl::Status status = Guarded(kServer, [&] { return Prepare(*job, message); });
   message.Clear();
   if (!status.ok()) return Complete(std::move(job), status);
   scheduler_.Submit(std::move(job));
@@ -79,14 +74,12 @@ void Pipeline::Attend(RequestContext context, grpc::ByteBuffer& message, Done do
 
 void Pipeline::Refuse(RequestContext context, grpc::ByteBuffer& message, const absl::Status& reason,
                       Done done) {
-  Job job;
+  Job job;  // for the log line
   job.context = std::move(context);
-  if (auto wire = WireRequest::Parse(message, options_.limits.max_message_bytes); wire.ok()) {
-    job.wire = *std::move(wire);
-  }
+  std::string id = ReadRequestId(message, kMaxIdBytes);
   message.Clear();
-  LogRequest(job, reason);
-  done({.id = IdOf(job), .status = reason, .reply = {}});
+  LogRequest(job, id, reason);
+  done({.id = std::move(id), .status = reason, .reply = {}});
 }
 
 absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
@@ -127,7 +120,7 @@ absl::StatusOr<Backend*> Pipeline::Resolve(const DecodedRequest& request) const 
 absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const grpc::ByteBuffer& message) {
   Job job;  // for the log line
   job.context = std::move(context);
-  const auto explain = [&]() -> absl::StatusOr<grpc::ByteBuffer> {
+  absl::StatusOr<grpc::ByteBuffer> reply = Guarded(kServer, [&]() -> absl::StatusOr<grpc::ByteBuffer> {
     v1::ExplainRequest wire;
     TESSERA_RETURN_IF_ERROR(ParseMessage(message, options_.limits.max_message_bytes, wire));
     if (!wire.has_request()) return InvalidArgument("REQUEST_MISSING", "request", "an AttendRequest", "none");
@@ -138,15 +131,9 @@ absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const
     TESSERA_ASSIGN_OR_RETURN(const v1::ExplainResponse response,
                              EncodeExplain(job.request, *job.backend, registry_));
     return SerializeMessage(response);
-  };
-  absl::StatusOr<grpc::ByteBuffer> reply = OutOfHostMemory();
-  try {
-    reply = explain();
-  } catch (const std::bad_alloc&) {
-    // It stands already.
-  }
+  });
   job.ledger.time.total = MicrosecondsSince(job.context.arrival);
-  LogRequest(job, reply.status());
+  LogRequest(job, "", reply.status());
   return reply;
 }
 

@@ -38,7 +38,7 @@ class Pipeline {
   void Attend(RequestContext context, grpc::ByteBuffer& message, Done done);
 
   // Answers a request that admission turned away: reads only its id, so that the client knows which one it
-  // was.
+  // was, and leaves the payload alone.
   void Refuse(RequestContext context, grpc::ByteBuffer& message, const absl::Status& reason, Done done);
 
   // Answers an ExplainRequest.

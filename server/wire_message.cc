@@ -66,6 +66,31 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes,
   return Malformed(message, static_cast<int64_t>(bytes.Length()));
 }
 
+std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes) {
+  constexpr uint32_t kIdTag =
+      WireFormatLite::MakeTag(v1::AttendRequest::kIdFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  if (bytes.Length() == 0) return "";
+  grpc::ByteBuffer view(bytes);
+  grpc::ProtoBufferReader reader(&view);
+  if (!reader.status().ok()) return "";
+  google::protobuf::io::CodedInputStream in(&reader);
+  while (const uint32_t tag = in.ReadTag()) {
+    if (tag != kIdTag) {
+      if (!WireFormatLite::SkipField(&in, tag)) return "";
+      continue;
+    }
+    std::string id;
+    uint32_t length = 0;
+    const bool read =
+        in.ReadVarint32(&length) && length <= max_id_bytes && in.ReadString(&id, static_cast<int>(length));
+    // It goes into a reply, whose strings must be UTF-8.
+    const bool good = read && WireFormatLite::VerifyUtf8String(id.data(), static_cast<int>(length),
+                                                               WireFormatLite::PARSE, "id");
+    return good ? id : "";
+  }
+  return "";
+}
+
 absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::ByteBuffer& bytes,
                                                                 int64_t max_bytes) {
   std::unique_ptr<WireRequest> request(new WireRequest);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +22,10 @@ absl::Status CheckMessageSize(const grpc::ByteBuffer& bytes, int64_t max_bytes);
 // message of that type.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes,
                           google::protobuf::MessageLite& message);
+
+// The id of the AttendRequest in `bytes`, without reading past it: encoders write it first. Empty where it
+// has none of up to `max_id_bytes` bytes, or is no message.
+std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes);
 
 // A parsed request and the payload that its tensors index: raw_index i is payload()[i]. Owns both.
 class WireRequest {

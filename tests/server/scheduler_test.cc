@@ -336,7 +336,10 @@ TEST_P(SchedulerTest, ReportsABackendThatFailsOrThrowsAndGoesOn) {
   EXPECT_EQ(Await("fails").status.code(), absl::StatusCode::kInternal);
   control_.OnLaunch([](const AttentionProblem&) -> absl::Status { throw std::runtime_error("surprise"); });
   Submit("throws", MakePackedRequest());
-  EXPECT_EQ(Await("throws").status.code(), absl::StatusCode::kInternal);
+  ExpectError(Await("throws").status, absl::StatusCode::kInternal, "EXCEPTION");
+  control_.OnLaunch([](const AttentionProblem&) -> absl::Status { throw std::bad_alloc(); });
+  Submit("exhausts", MakePackedRequest());
+  ExpectError(Await("exhausts").status, absl::StatusCode::kResourceExhausted, "HOST_MEMORY");
   control_.OnLaunch(nullptr);
   const auto request = MakePackedRequest();
   Submit("works", request);
