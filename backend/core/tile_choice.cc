@@ -102,11 +102,12 @@ int64_t ChooseSplits(int64_t tasks, int64_t units, int64_t most) {
   return splits;
 }
 
-// The largest tile_q that still makes a task for every unit; no smaller than one query's rows, so that the
-// heads of a group go on sharing the keys they read.
-int64_t ShrinkTileQ(const AttentionProblem& p, const Work& work, const TileLimits& limits, int64_t tile_q) {
-  const int64_t floor =
-      std::min(tile_q, Cover(work.group, limits.granularity_q, limits.min_tile_q, limits.max_tile_q));
+// The largest tile_q that still makes a task for every unit; no smaller than `least` and one query's rows, so
+// that the heads of a group go on sharing the keys they read.
+int64_t ShrinkTileQ(const AttentionProblem& p, const Work& work, const TileLimits& limits, int64_t tile_q,
+                    int64_t least) {
+  const int64_t floor = std::min(
+      tile_q, Cover(std::max(work.group, least), limits.granularity_q, limits.min_tile_q, limits.max_tile_q));
   while (tile_q > floor && CountTasks(p, work, tile_q) < limits.compute_units) {
     tile_q -= limits.granularity_q;
   }
@@ -123,7 +124,8 @@ TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits)
   const bool fits_two =
       TileBytes(work, limits, limits.min_tile_q, limits.min_tile_kv, 2) <= limits.fast_memory_bytes;
   int64_t stages = fits_two ? std::min(limits.max_stages, 2) : 1;
-  int64_t tile_q = ChooseTileQ(work, limits, stages);
+  int64_t tile_q =
+      ShrinkTileQ(problem, work, limits, ChooseTileQ(work, limits, stages), limits.efficient_tile_q);
   const int64_t keys = KeysPerTile(problem, tile_q);
   int64_t tile_kv = ChooseTileKv(work, limits, tile_q, stages, keys);
 
@@ -138,7 +140,7 @@ TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits)
     if (splits > 1) {
       tile_kv = std::min(tile_kv, shorter);
     } else {
-      tile_q = ShrinkTileQ(problem, work, limits, tile_q);
+      tile_q = ShrinkTileQ(problem, work, limits, tile_q, limits.min_tile_q);
     }
   }
   while (stages < limits.max_stages && stages * tile_kv < keys &&

@@ -282,6 +282,7 @@ FusedLimits LimitsOf(Isa isa, tessera_dtype dtype, int32_t, int32_t) {
   const FusedKernel& kernel = KernelOf(isa, dtype);
   return {.granularity_q = kernel.lanes,
           .granularity_kv = kKeyGranularity,
+          .efficient_tile_q = kernel.block_q,
           .min_tile_q = kernel.lanes,
           .max_tile_q = kernel.max_tile_q,
           .min_tile_kv = kKeyGranularity,

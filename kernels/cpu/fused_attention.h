@@ -30,6 +30,7 @@ struct FusedConfig {
 // Tile limits of the kernel that `isa` and `dtype` select; what the tile choice is told.
 struct FusedLimits {
   int32_t granularity_q, granularity_kv;
+  int32_t efficient_tile_q;  // rows of one block: fewer leave vectors or packed keys half used
   int32_t min_tile_q, max_tile_q, min_tile_kv, max_tile_kv;
   int32_t q_element_bytes, kv_element_bytes, score_element_bytes, accumulator_element_bytes;
 };

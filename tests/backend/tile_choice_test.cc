@@ -26,6 +26,7 @@ TileLimits GpuLimits(int32_t element_bytes = 2) {
           .max_tile_kv = 256,
           .granularity_q = 64,
           .granularity_kv = 32,
+          .efficient_tile_q = 64,
           .max_stages = 4,
           .max_splits = 128,
           .q_element_bytes = element_bytes,
@@ -44,6 +45,7 @@ TileLimits CpuLimits() {
           .max_tile_kv = 512,
           .granularity_q = 1,
           .granularity_kv = 16,
+          .efficient_tile_q = 64,
           .max_stages = 1,
           .max_splits = 16,
           .q_element_bytes = 4,
@@ -91,8 +93,10 @@ const Case kCases[] = {
     {"cpu_d128_prefill_4k", Equal(16, 16, 128, {{4096, 4096}}), CpuLimits(), 256, 512, 1, 1},
     // One head: 16 tiles of 256 rows are just enough.
     {"cpu_d128_one_head_4k", Equal(1, 1, 128, {{4096, 4096}}), CpuLimits(), 256, 512, 1, 1},
-    // 4 tiles for 16 cores, 1024 keys: 4 splits of 4 tiles, so the tiles shrink to 64 keys.
-    {"cpu_d64_one_head_1k", Equal(1, 1, 64, {{1024, 1024}}), CpuLimits(), 256, 64, 1, 4},
+    // 4 tiles of 256 rows for 16 cores: rows shrink until there are 16, before any key is split.
+    {"cpu_d64_one_head_1k", Equal(1, 1, 64, {{1024, 1024}}), CpuLimits(), 68, 512, 1, 1},
+    // 4 tiles of 64 rows for 16 cores, 1024 keys: 4 splits of 4 tiles, so the tiles shrink to 64 keys.
+    {"cpu_d64_one_head_256_rows_1k", Equal(1, 1, 64, {{256, 1024}}), CpuLimits(), 64, 64, 1, 4},
     {"cpu_d128_decode_gqa4_8k", Equal(8, 2, 128, {{1, 8192}}), CpuLimits(), 4, 256, 1, 8},
     // Keys for one split only: rows are dealt out instead.
     {"cpu_d128_short", Equal(1, 1, 128, {{64, 64}}), CpuLimits(), 4, 64, 1, 1},
@@ -151,6 +155,7 @@ TEST(TileChoicePropertyTest, HoldsForAnyProblem) {
     limits.granularity_q = draw(1, 16);
     limits.granularity_kv = draw(1, 16);
     limits.min_tile_q = limits.granularity_q * draw(1, 4);
+    limits.efficient_tile_q = draw(0, 200);
     limits.max_tile_q = limits.min_tile_q + limits.granularity_q * draw(0, 30);
     limits.min_tile_kv = limits.granularity_kv * draw(1, 4);
     limits.max_tile_kv = limits.min_tile_kv + limits.granularity_kv * draw(0, 30);
