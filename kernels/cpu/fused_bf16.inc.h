@@ -54,14 +54,14 @@ struct Bf16Operands {
   [[gnu::noinline]] static bool Softmax(float multiplier, BlockKeys keys, int32_t num_vectors, float* scores,
                                         uint16_t* weights, SoftmaxState state, float* factors) {
     bool rescale = false;
-    const Vec scale = Set(multiplier);
     const int32_t num_keys = keys.end - keys.begin;
     const int32_t padded = RoundUp(num_keys, kKeyGranularity);
     for (int32_t v = 0; v < num_vectors; ++v) {
-      const float* const column = scores + keys.begin * kBlockRows + v * kLanes;
+      float* const column = scores + keys.begin * kBlockRows + v * kLanes;
       uint16_t* const out = weights + keys.begin * kBlockRows + v * kLanes * 2;
-      const MaxUpdate update =
-          UpdateMax(Load(state.row_max + v * kLanes), ColumnMax(column, num_keys, kBlockRows) * scale);
+      const MaxUpdate update = UpdateMax(Load(state.row_max + v * kLanes),
+                                         ColumnMax(column, num_keys, kBlockRows) * Set(multiplier));
+      const Vec scale = ScaleLarge(update.reference, Set(multiplier), num_keys, kBlockRows, column);
       const Vec shift = Set(0.0f) - update.reference;
       Vec sum[4] = {Set(0.0f), Set(0.0f), Set(0.0f), Set(0.0f)};
       int32_t j = 0;

@@ -207,17 +207,28 @@ inline Vec ColumnMax(const float* column, int32_t num_keys, int32_t stride) {
   return Max(Max(max[0], max[1]), Max(max[2], max[3]));
 }
 
+// What remains to multiply a column by before its exponents are taken: `scale`, or 1 after multiplying here
+// when a reference is so large that neighbouring floats lie more than 1 apart. The maximum is a rounded
+// product, the one that Fma subtracts it from is not: they differ by half that distance, which must not
+// become an exponent.
+inline Vec ScaleLarge(Vec reference, Vec scale, int32_t num_keys, int32_t stride, float* column) {
+  const Vec most = Set(0x1p24f);
+  if (!AnyDiffers(Max(Abs(reference), most), most)) return scale;
+  for (int32_t j = 0; j < num_keys; ++j) Store(column + j * stride, Load(column + j * stride) * scale);
+  return Set(1.0f);
+}
+
 // Online softmax over a tile of logits (num_keys, rows), left as weights 2^(multiplier * logit - reference)
 // in place. factors: what the accumulators of each row must be scaled by before the tile is added; returns
 // whether any is not 1.
 inline bool SoftmaxInPlace(float multiplier, int32_t num_keys, int32_t num_vectors, int32_t stride,
                            float* scores, SoftmaxState state, float* factors) {
   bool rescale = false;
-  const Vec scale = Set(multiplier);
   for (int32_t v = 0; v < num_vectors; ++v) {
     float* const column = scores + v * kLanes;
     const MaxUpdate update =
-        UpdateMax(Load(state.row_max + v * kLanes), ColumnMax(column, num_keys, stride) * scale);
+        UpdateMax(Load(state.row_max + v * kLanes), ColumnMax(column, num_keys, stride) * Set(multiplier));
+    const Vec scale = ScaleLarge(update.reference, Set(multiplier), num_keys, stride, column);
     const Vec shift = Set(0.0f) - update.reference;
     Vec sum[2] = {Set(0.0f), Set(0.0f)};
     int32_t j = 0;

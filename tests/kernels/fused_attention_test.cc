@@ -505,6 +505,24 @@ TEST_P(FusedAttentionTest, HugeLogitsDoNotOverflow) {
   }
 }
 
+// Logits whose neighbouring floats lie hundreds apart: a maximum and an exponent rounded differently would
+// not cancel.
+TEST_P(FusedAttentionTest, LogitsBeyondIntegersDoNotOverflow) {
+  for (const float scale : {1e5f, 1e8f, 1e15f}) {
+    for (const int64_t q_len : {1, 30}) {
+      for (const bool causal : {false, true}) {
+        Spec spec = Base();
+        spec.magnitude = 60;
+        spec.scale = scale;
+        spec.num_splits = causal ? 2 : 1;
+        spec.tile_kv = 64;
+        spec.sequences = {{q_len, 200, 200 - q_len, -1, causal ? 0 : -1}};
+        Check(spec, "scale " + std::to_string(scale) + " q_len " + std::to_string(q_len));
+      }
+    }
+  }
+}
+
 TEST_P(FusedAttentionTest, OutputDtypes) {
   for (const tessera_dtype out : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
     for (const int32_t splits : {1, 3}) {
