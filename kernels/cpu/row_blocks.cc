@@ -70,6 +70,9 @@ void ForEachRowBlock(const tessera_attention_problem& problem, const BlockShape&
                      const std::function<void(const RowBlock& block, int worker)>& body) {
   Wave wave(problem, shape);
   for (int64_t s = 0; s < problem.num_sequences; ++s) {
+    // No tensor need hold anything for the heads of such a sequence: their number can be any, and their loop
+    // hang.
+    if (problem.sequences[s].q_len == 0) continue;
     for (int32_t head = 0; head < problem.num_q_heads; ++head) {
       if (wave.Add(s, head)) continue;
       wave.Run(pool, body);

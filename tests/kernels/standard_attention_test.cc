@@ -68,6 +68,19 @@ TEST(OracleAttentionTest, ResultDoesNotDependOnTheNumberOfWorkers) {
   EXPECT_EQ(RunOracle(SeveralWaves(TESSERA_DTYPE_FP32), 5), one);
 }
 
+// A few bytes can ask for this: looping over the heads would take hours.
+TEST(RowBlocksTest, CostNothingWithoutQueriesHoweverManyHeads) {
+  const std::vector<tessera_sequence> sequences(10000, {.q_len = 0, .kv_len = 5});
+  tessera_attention_problem problem{};
+  problem.num_q_heads = problem.num_kv_heads = std::numeric_limits<int32_t>::max();
+  problem.sequences = sequences.data();
+  problem.num_sequences = static_cast<int64_t>(sequences.size());
+  ThreadPool pool(1);
+  const standard::BlockShape shape{.rows = 8, .stride_multiple = 8, .small_pair_elements = 1024};
+  standard::ForEachRowBlock(problem, shape, pool,
+                            [](const standard::RowBlock&, int) { ADD_FAILURE() << "there are no rows"; });
+}
+
 TEST(OracleAttentionTest, SolvesSeveralWaves) {
   HostProblem host = BuildProblem(SeveralWaves(TESSERA_DTYPE_FP32), 3);
   ThreadPool pool(2);
