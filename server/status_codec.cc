@@ -1,6 +1,7 @@
 #include "server/status_codec.h"
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -48,23 +49,6 @@ google::rpc::RetryInfo ToRetryInfo(std::chrono::milliseconds delay) {
   return info;
 }
 
-absl::Status WithDetail(absl::StatusCode code, std::string message, const google::rpc::Status& status) {
-  ErrorDetail detail;
-  bool found = false;
-  for (const google::protobuf::Any& any : status.details()) {
-    if (google::rpc::ErrorInfo info; any.UnpackTo(&info)) {
-      found = true;
-      detail.reason = info.reason();
-      detail.metadata.insert(info.metadata().begin(), info.metadata().end());
-    } else if (google::rpc::RetryInfo retry; any.UnpackTo(&retry)) {
-      found = true;
-      detail.retry_after = std::chrono::milliseconds(retry.retry_delay().seconds() * 1000 +
-                                                     retry.retry_delay().nanos() / 1'000'000);
-    }
-  }
-  return found ? MakeError(code, std::move(message), std::move(detail)) : absl::Status(code, message);
-}
-
 }  // namespace
 
 google::rpc::Status ToRpcStatus(const absl::Status& status) {
@@ -83,18 +67,6 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   const google::rpc::Status details = ToRpcStatus(status);
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(),
                       details.SerializeAsString());
-}
-
-absl::Status FromRpcStatus(const google::rpc::Status& status) {
-  if (status.code() == 0) return absl::OkStatus();
-  return WithDetail(static_cast<absl::StatusCode>(status.code()), status.message(), status);
-}
-
-absl::Status FromGrpcStatus(const grpc::Status& status) {
-  if (status.ok()) return absl::OkStatus();
-  google::rpc::Status details;
-  if (!details.ParseFromString(status.error_details())) details.Clear();
-  return WithDetail(static_cast<absl::StatusCode>(status.error_code()), status.error_message(), details);
 }
 
 }  // namespace tessera

@@ -1,4 +1,4 @@
-// absl::Status with an ErrorDetail (backend/core/error.h) <-> gRPC status with google.rpc.Status details.
+// absl::Status with an ErrorDetail (backend/core/error.h) -> gRPC status with google.rpc.Status details.
 #pragma once
 
 #include "absl/status/status.h"
@@ -11,9 +11,5 @@ namespace tessera {
 // hint. Texts are cut so that the status fits into the 8 KiB of trailers that every gRPC client accepts.
 google::rpc::Status ToRpcStatus(const absl::Status& status);
 grpc::Status ToGrpcStatus(const absl::Status& status);
-
-// The other way. Details that do not parse are dropped: code and message remain.
-absl::Status FromRpcStatus(const google::rpc::Status& status);
-absl::Status FromGrpcStatus(const grpc::Status& status);
 
 }  // namespace tessera

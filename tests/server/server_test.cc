@@ -18,12 +18,12 @@
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "server/request_codec.h"
-#include "server/status_codec.h"
 #include "tessera/v1/attention.grpc.pb.h"
 #include "tests/backend/fake_device.h"
 #include "tests/backend/status_expectations.h"
 #include "tests/server/reference_backend.h"
 #include "tests/server/request_builder.h"
+#include "tests/server/wire_status.h"
 
 namespace tessera {
 namespace {
@@ -32,6 +32,8 @@ using testing::BackendControl;
 using testing::ExpectError;
 using testing::FakeDevice;
 using testing::FloatsOf;
+using testing::FromGrpcStatus;
+using testing::FromRpcStatus;
 using testing::MakePackedRequest;
 using testing::MakeRequest;
 using testing::ReferenceBackend;
@@ -404,6 +406,23 @@ TEST_F(ServerTest, ExplainsWithoutData) {
   ASSERT_EQ(response.refusals_size(), 1);
   EXPECT_EQ(response.refusals(0).backend(), "absent");
   EXPECT_TRUE(control_.launches().empty());
+}
+
+TEST_F(ServerTest, ExplainsWhichLimitAttendWouldHit) {
+  options_.limits.max_batch_tokens = 3;
+  Start();
+  v1::ExplainRequest request;
+  *request.mutable_request() = MakePackedRequest();
+  request.mutable_request()->clear_raw();
+  v1::ExplainResponse response;
+  grpc::ClientContext context;
+  const grpc::Status status = stub_->Explain(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.choice().backend(), "reference");
+  ASSERT_EQ(response.refusals_size(), 2);
+  EXPECT_EQ(response.refusals(0).backend(), "reference");
+  EXPECT_NE(response.refusals(0).reason().find("--max-batch-tokens"), std::string::npos)
+      << response.refusals(0).reason();
 }
 
 TEST_F(ServerTest, RefusesToExplainABadRequest) {
