@@ -1,6 +1,7 @@
 #include "client/error.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/cord.h"

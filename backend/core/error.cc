@@ -1,6 +1,7 @@
 #include "backend/core/error.h"
 
 #include <charconv>
+#include <cstdint>
 #include <string_view>
 #include <utility>
 

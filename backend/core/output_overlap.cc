@@ -1,6 +1,7 @@
 #include "backend/core/output_overlap.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <vector>
 

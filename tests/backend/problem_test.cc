@@ -1,8 +1,10 @@
 // Validate(): what is accepted, and for every refusal its code, reason, field, expected and actual.
 #include "backend/core/attention_problem.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <ostream>
 #include <string>
