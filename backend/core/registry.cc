@@ -33,11 +33,10 @@ absl::Status BackendRegistry::Add(std::unique_ptr<Backend> backend) {
                            absl::StrCat("\"", info.name, "\""));
   }
   // The name of an unavailable backend is taken too: whoever asks for it must learn why, not get another one.
-  const bool taken =
-      std::any_of(backends_.begin(), backends_.end(),
-                  [&](const auto& other) { return other->info().name == info.name; }) ||
-      std::any_of(unavailable_.begin(), unavailable_.end(),
-                  [&](const UnavailableBackend& other) { return other.name == info.name; });
+  const bool taken = std::any_of(backends_.begin(), backends_.end(),
+                                 [&](const auto& other) { return other->info().name == info.name; }) ||
+                     std::any_of(unavailable_.begin(), unavailable_.end(),
+                                 [&](const UnavailableBackend& other) { return other.name == info.name; });
   if (taken) {
     return MakeError(absl::StatusCode::kAlreadyExists,
                      absl::StrCat("there is a backend named \"", info.name, "\" already"),

@@ -15,7 +15,8 @@ std::string_view IsaName(Isa isa);
 // False when `name` is none of these.
 bool ParseIsa(std::string_view name, Isa* isa);
 
-// Processor, operating system (XSAVE state; for AMX the arch_prctl permission, asked for here) and build all have it.
+// Processor, operating system (XSAVE state; for AMX the arch_prctl permission, asked for here) and build all
+// have it.
 bool IsaUsable(Isa isa);
 Isa BestIsa();
 std::vector<Isa> UsableIsas();

@@ -1,5 +1,5 @@
-// Fork-join pool for kernels: workers stay hot for a moment after a region so that back-to-back launches do not
-// pay a wake-up, then sleep.
+// Fork-join pool for kernels: workers stay hot for a moment after a region so that back-to-back launches do
+// not pay a wake-up, then sleep.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@ namespace tessera::kernels::cpu {
 
 class ThreadPool {
  public:
-  // `num_threads` workers in all, the calling thread counted; >= 1. 0: one per usable core (sched_getaffinity).
+  // `num_threads` workers in all, the calling thread counted; >= 1. 0: one per usable core
+  // (sched_getaffinity).
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -18,9 +19,10 @@ class ThreadPool {
 
   int num_workers() const;
 
-  // Runs body(task, worker) for every task in [0, num_tasks), tasks handed out in order, one at a time, to whichever
-  // worker is free; returns when all are done. worker in [0, num_workers()): one task at a time per worker. Calls
-  // from several threads queue up behind each other. body must not throw and must not call ParallelFor.
+  // Runs body(task, worker) for every task in [0, num_tasks), tasks handed out in order, one at a time, to
+  // whichever worker is free; returns when all are done. worker in [0, num_workers()): one task at a time per
+  // worker. Calls from several threads queue up behind each other. body must not throw and must not call
+  // ParallelFor.
   void ParallelFor(int64_t num_tasks, const std::function<void(int64_t task, int worker)>& body);
 
  private:
