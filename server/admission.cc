@@ -50,6 +50,12 @@ void Admission::Leave(bool is_request) {
   if (closed_) changed_.notify_all();
 }
 
+absl::Status Admission::CheckInput(int64_t input_bytes) const {
+  if (input_bytes <= limits_.max_message_bytes) return absl::OkStatus();
+  return OverLimit("MESSAGE_TOO_LARGE", "bytes of all inputs", "max-message-bytes", limits_.max_message_bytes,
+                   input_bytes);
+}
+
 absl::Status Admission::CheckSize(const ProblemSize& size, int64_t output_bytes) const {
   int64_t tokens = 0;
   if (__builtin_add_overflow(size.q_tokens, size.kv_tokens, &tokens) || tokens > limits_.max_batch_tokens) {
@@ -95,6 +101,16 @@ bool Admission::WaitUntilEmpty(std::chrono::steady_clock::time_point deadline) c
 void Admission::WaitForEverybody() const {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return is_empty(); });
+}
+
+int Admission::requests() const {
+  std::lock_guard lock(mutex_);
+  return requests_;
+}
+
+int Admission::streams() const {
+  std::lock_guard lock(mutex_);
+  return streams_;
 }
 
 void Admission::GiveUp() {

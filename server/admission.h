@@ -46,6 +46,9 @@ class Admission {
   // A stream, which may idle: not counted as a request, but drain waits for it.
   absl::StatusOr<Ticket> EnterStream();
 
+  // RESOURCE_EXHAUSTED, reason MESSAGE_TOO_LARGE, for tensors that no request can carry: what Explain, which
+  // sees none, has instead of a message's size.
+  absl::Status CheckInput(int64_t input_bytes) const;
   // RESOURCE_EXHAUSTED: BATCH_TOKENS_LIMIT, or OUTPUT_LIMIT for outputs that no reply can carry.
   absl::Status CheckSize(const ProblemSize& size, int64_t output_bytes) const;
   // RESOURCE_EXHAUSTED, reason WORKSPACE_LIMIT, naming the backend, before anything is allocated.
@@ -59,6 +62,9 @@ class Admission {
   bool WaitUntilEmpty(std::chrono::steady_clock::time_point deadline) const;
   // Waits until nobody is in, come what may.
   void WaitForEverybody() const;
+  // How many are in.
+  int requests() const;
+  int streams() const;
   // Makes WaitUntilEmpty return. Idempotent.
   void GiveUp();
 

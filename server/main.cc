@@ -123,7 +123,6 @@ int Main(int argc, char** argv) {
     Log().info("event=drained");
     return kDrained;
   }
-  Log().warn("event=given_up drain_timeout_ms={}", line->server.drain_timeout.count());
   Log().flush();
   // A launch may run for minutes and cannot be interrupted: leave without waiting for it.
   std::_Exit(kGivenUp);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,6 +23,11 @@ namespace tessera {
 namespace {
 
 constexpr char kServiceName[] = "tessera.v1.AttentionService";
+
+// How long a drained server still turns calls away before it closes its connections. gRPC hands a unary call
+// over once its whole message has arrived, and on shutdown cancels those that still upload: CANCELLED would
+// look like the client's own doing, while UNAVAILABLE is tried again elsewhere.
+constexpr std::chrono::milliseconds kTurnAway(200);
 
 // How long the calls that drain does not wait for (health watchers, reflection) may take to end by themselves
 // before gRPC cancels them.
@@ -139,11 +145,16 @@ class Server::Impl {
 
   bool Wait() {
     admission_.WaitUntilDoorClosed();
-    if (!admission_.WaitUntilEmpty(Clock::now() + options_.drain_timeout)) {
+    const Clock::time_point drain_began = Clock::now();
+    if (!admission_.WaitUntilEmpty(drain_began + options_.drain_timeout)) {
+      Log().warn("event=give_up requests={} streams={} after_ms={}", admission_.requests(),
+                 admission_.streams(),
+                 std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - drain_began).count());
       Abort();
       RemoveSocketFiles();  // the caller may leave the process without our destructor
       return false;
     }
+    std::this_thread::sleep_for(kTurnAway);
     StopServing();
     return true;
   }
