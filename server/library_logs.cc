@@ -11,11 +11,14 @@
 namespace tessera {
 namespace {
 
+// gRPC nests errors: the reason, such as "Address already in use", comes last.
+constexpr size_t kMaxMessageBytes = 4096;
+
 void LogLine(const char* library, bool is_fatal, const char* file, int line, absl::string_view message) {
   const auto level = is_fatal ? spdlog::level::critical : spdlog::level::debug;
   if (!Log().should_log(level)) return;
   Log().log(level, "event=library_log library={} source={}:{} message={}", library, file, line,
-            Quoted(message));
+            Quoted(message, kMaxMessageBytes));
 }
 
 void OnGrpc(gpr_log_func_args* args) {

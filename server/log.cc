@@ -1,6 +1,8 @@
 #include "server/log.h"
 
 #include <algorithm>
+#include <iterator>
+#include <memory>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -37,10 +39,9 @@ absl::Status SetLogLevel(const std::string& level) {
   return absl::OkStatus();
 }
 
-std::string Quoted(absl::string_view text) {
-  constexpr size_t kMaxBytes = 256;
-  const bool cut = text.size() > kMaxBytes;
-  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxBytes)), cut ? "...\"" : "\"");
+std::string Quoted(absl::string_view text, size_t max_bytes) {
+  const bool cut = text.size() > max_bytes;
+  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, max_bytes)), cut ? "...\"" : "\"");
 }
 
 }  // namespace tessera
