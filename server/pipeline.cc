@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "backend/core/error.h"
+#include "server/batch_queue.h"
 #include "server/guarded.h"
 #include "server/log.h"
 #include "server/reply_codec.h"
@@ -83,6 +84,12 @@ void Pipeline::Refuse(RequestContext context, grpc::ByteBuffer& message, const a
 }
 
 absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
+  if (!message.Valid()) {
+    // gRPC calls the handler all the same when the caller leaves halfway; only the log reads the answer.
+    TESSERA_RETURN_IF_ERROR(CheckAlive(job, Clock::now()));
+    return absl::CancelledError("the call ended before its message was complete");
+  }
+
   // Codec.
   TESSERA_ASSIGN_OR_RETURN(job.wire, WireRequest::Parse(message, options_.limits.max_message_bytes));
   message.Clear();  // parsed: the payload must not stay in memory twice
@@ -129,7 +136,7 @@ absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const
     job.size = SizeOf(job.request.problem);
     TESSERA_ASSIGN_OR_RETURN(job.backend, Resolve(job.request));
     TESSERA_ASSIGN_OR_RETURN(const v1::ExplainResponse response,
-                             EncodeExplain(job.request, *job.backend, registry_));
+                             EncodeExplain(job.request, *job.backend, registry_, admission_));
     return SerializeMessage(response);
   });
   job.ledger.time.total = MicrosecondsSince(job.context.arrival);

@@ -97,16 +97,26 @@ void EncodeDevice(const Device& device, v1::DeviceDescription& wire) {
   wire.set_l2_bytes(info->l2_bytes);
 }
 
-void AddRefusals(const AttentionProblem& problem, const BackendRegistry& registry,
+// Why Attend would refuse `request` on `backend`: the checks of Pipeline::Prepare.
+absl::Status Refusal(const DecodedRequest& request, Backend& backend, const Admission& admission) {
+  TESSERA_RETURN_IF_ERROR(backend.Supports(request.problem));
+  TESSERA_RETURN_IF_ERROR(admission.CheckInput(request.input_bytes));
+  TESSERA_RETURN_IF_ERROR(admission.CheckSize(SizeOf(request.problem), request.output_bytes));
+  TESSERA_ASSIGN_OR_RETURN(const Plan plan, backend.MakePlan(request.problem));
+  return admission.CheckWorkspace(backend, plan);
+}
+
+void AddRefusals(const DecodedRequest& request, const BackendRegistry& registry, const Admission& admission,
                  v1::ExplainResponse& response) {
   const auto add = [&](const std::string& name, const absl::Status& status) {
     v1::ExplainResponse::Refusal& refusal = *response.add_refusals();
     refusal.set_backend(name);
     refusal.set_reason(std::string(status.message()));
   };
-  for (const Backend* backend : registry.backends()) {
-    if (const absl::Status status = backend->Supports(problem); !status.ok())
+  for (Backend* backend : registry.backends()) {
+    if (const absl::Status status = Refusal(request, *backend, admission); !status.ok()) {
       add(backend->info().name, status);
+    }
   }
   for (const UnavailableBackend& backend : registry.unavailable()) add(backend.name, backend.reason);
 }
@@ -147,7 +157,8 @@ v1::AttendResponse EncodeFailure(const std::string& id, const absl::Status& stat
 }
 
 absl::StatusOr<v1::ExplainResponse> EncodeExplain(const DecodedRequest& request, Backend& backend,
-                                                  const BackendRegistry& registry) {
+                                                  const BackendRegistry& registry,
+                                                  const Admission& admission) {
   TESSERA_ASSIGN_OR_RETURN(const Plan plan, backend.MakePlan(request.problem));
   Ledger ledger;
   ledger.memory.workspace_peak = plan.workspace_bytes;
@@ -161,7 +172,7 @@ absl::StatusOr<v1::ExplainResponse> EncodeExplain(const DecodedRequest& request,
   response.set_output_bytes(request.output_bytes);
   response.set_flops(ledger.flops);
   AddFeatures(FeaturesOf(request.problem), *response.mutable_features());
-  AddRefusals(request.problem, registry, response);
+  AddRefusals(request, registry, admission, response);
   return response;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "backend/core/ledger.h"
 #include "backend/core/registry.h"
+#include "server/admission.h"
 #include "server/options.h"
 #include "server/request_codec.h"
 #include "tessera/v1/attention.pb.h"
@@ -23,9 +24,11 @@ v1::AttendResponse EncodeReply(const std::string& id, const std::vector<OutputSp
 // A reply on a stream to a request that failed.
 v1::AttendResponse EncodeFailure(const std::string& id, const absl::Status& status);
 
-// What Attend would do with `request` (decoded with kShapesOnly, valid), were it to run on `backend`.
+// What Attend would do with `request` (decoded with kShapesOnly, valid), were it to run on `backend`,
+// and which backends would refuse it: for a feature they lack or a limit of `admission`.
 absl::StatusOr<v1::ExplainResponse> EncodeExplain(const DecodedRequest& request, Backend& backend,
-                                                  const BackendRegistry& registry);
+                                                  const BackendRegistry& registry,
+                                                  const Admission& admission);
 
 v1::GetServerInfoResponse EncodeServerInfo(const BackendRegistry& registry, const Limits& limits,
                                            bool draining);
