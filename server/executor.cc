@@ -4,6 +4,7 @@
 
 #include "backend/core/error.h"
 #include "backend/core/saturating.h"
+#include "server/batch_queue.h"
 #include "server/guarded.h"
 
 namespace tessera {
@@ -42,8 +43,15 @@ void Executor::Run(std::vector<std::unique_ptr<Job>> jobs) {
   if (batch.size() == 1) return RunAlone(std::move(jobs.front()));
   if (TryLaunch(batch).ok()) {
     for (auto& job : jobs) Complete(std::move(job), absl::OkStatus());
-  } else {
-    for (auto& job : jobs) RunAlone(std::move(job));
+    return;
+  }
+  for (auto& job : jobs) {
+    const absl::Status alive = CheckAlive(*job, Clock::now());
+    if (alive.ok()) {
+      RunAlone(std::move(job));
+    } else {
+      Complete(std::move(job), alive);
+    }
   }
 }
 

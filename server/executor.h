@@ -20,7 +20,8 @@ class Executor {
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device, int64_t max_workspace_bytes);
 
   // Runs `jobs` (not empty, one backend; several: equal launch keys, CanShareLaunch) and completes each.
-  // Several run as one launch; should that fail, each runs alone, so that no request fails for its company.
+  // Several run as one launch; should that fail, each that is still alive runs alone, so that no request
+  // fails for its company.
   void Run(std::vector<std::unique_ptr<Job>> jobs);
 
  private:

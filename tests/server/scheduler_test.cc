@@ -318,6 +318,22 @@ TEST_P(SchedulerTest, RunsEachAloneWhenASharedLaunchFails) {
   ExpectCorrect("second", second);
 }
 
+TEST_P(SchedulerTest, DropsARequestThatDiedInASharedLaunchThatFailed) {
+  SubmitBlocker();
+  Submit("first", MakePackedRequest(1));
+  auto second = MakeJob("second", MakePackedRequest(2));
+  const auto cancelled = second->context.cancelled;
+  scheduler_->Submit(std::move(second));
+  control_.OnLaunch([cancelled](const AttentionProblem& problem) {
+    if (problem.num_sequences <= 2) return absl::OkStatus();
+    cancelled->store(true);
+    return absl::InternalError("too much company");
+  });
+  control_.OpenGate();
+  EXPECT_TRUE(Await("first").status.ok());
+  EXPECT_EQ(Await("second").status.code(), absl::StatusCode::kCancelled);
+}
+
 TEST_P(SchedulerTest, RunsEachAloneWhereTheBackendRefusesThemAsOneProblem) {
   control_.SetMaxSequences(2);
   SubmitBlocker();
