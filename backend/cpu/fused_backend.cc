@@ -56,8 +56,13 @@ absl::StatusOr<Plan> CpuFusedBackend::MakePlan(const AttentionProblem& problem) 
   plan.tile_kv = choice.tile_kv;
   plan.stages = choice.stages;
   plan.num_splits = choice.num_splits;
-  plan.launches = choice.num_splits > 1 ? 2 : 1;  // the second merges the splits
-  plan.fast_memory_bytes = choice.fast_memory_bytes;
+  // The kernel has the last word.
+  const kernels::cpu::FusedTiles tiles = kernels::cpu::TilesOf(problem, ConfigOf(plan));
+  plan.tile_q = tiles.tile_q;
+  plan.tile_kv = tiles.tile_kv;
+  plan.num_splits = tiles.num_splits;
+  plan.launches = tiles.num_splits > 1 ? 2 : 1;  // the second merges the splits
+  plan.fast_memory_bytes = tiles.scratch_bytes;
   plan.workspace_bytes = kernels::cpu::FusedWorkspaceBytes(problem, ConfigOf(plan));
   const ModelledTraffic traffic = FusedTraffic(problem, plan, device_.caches().last_level_bytes);
   plan.hbm_read_bytes = traffic.read_bytes;

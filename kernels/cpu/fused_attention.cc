@@ -78,6 +78,7 @@ class Schedule {
   const FusedKernel& kernel() const { return kernel_; }
   const TileShape& shape() const { return shape_; }
   int32_t num_workers() const { return num_workers_; }
+  int32_t num_splits() const { return static_cast<int32_t>(num_splits_); }
 
   // Calls block(sequence, kv_head, row_begin, rows, span, parts) for every block of rows; the last rows of a
   // sequence, which see most keys under causal attention, first.
@@ -303,6 +304,21 @@ const char* FusedKernelName(Isa isa, tessera_dtype dtype) {
   };
   const int column = dtype == TESSERA_DTYPE_BF16 ? 2 : dtype == TESSERA_DTYPE_FP16 ? 1 : 0;
   return kNames[static_cast<int>(isa)][column];
+}
+
+FusedTiles TilesOf(const tessera_attention_problem& problem, const FusedConfig& config) {
+  FusedConfig tried = config;
+  for (;;) {  // tile_q falls each time: halves of what was chosen are tried again
+    const Schedule schedule(problem, tried);
+    const TileShape& shape = schedule.shape();
+    if (shape.tile_q == tried.tile_q && shape.tile_kv == tried.tile_kv &&
+        schedule.num_splits() == tried.num_splits) {
+      return {shape.tile_q, shape.tile_kv, schedule.num_splits(), schedule.kernel().scratch_bytes(shape)};
+    }
+    tried.tile_q = shape.tile_q;
+    tried.tile_kv = shape.tile_kv;
+    tried.num_splits = schedule.num_splits();
+  }
 }
 
 int64_t FusedWorkspaceBytes(const tessera_attention_problem& problem, const FusedConfig& config) {

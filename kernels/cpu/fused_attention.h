@@ -36,6 +36,14 @@ struct FusedLimits {
 };
 FusedLimits LimitsOf(Isa isa, tessera_dtype dtype, int32_t head_dim_qk, int32_t head_dim_v);
 
+// What FusedAttention makes of a config: the tiles that run, and the scratch of a worker. A config that holds
+// them runs with the same.
+struct FusedTiles {
+  int32_t tile_q, tile_kv, num_splits;
+  int64_t scratch_bytes;
+};
+FusedTiles TilesOf(const tessera_attention_problem& problem, const FusedConfig& config);
+
 // Name of the kernel that will run: "fused_attention_amx_bf16_bf16", ...: what a profiler shows and the
 // ledger says.
 const char* FusedKernelName(Isa isa, tessera_dtype dtype);

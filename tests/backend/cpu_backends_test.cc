@@ -111,6 +111,23 @@ TEST_F(CpuBackendsTest, FusedWorkspaceDoesNotGrowWithTheScores) {
   EXPECT_GT(PlanOf("cpu_standard", ShapesOnly(s)).workspace_bytes, int64_t{8} << 40);
 }
 
+TEST_F(CpuBackendsTest, FusedPlanNamesTheTilesThatRun) {
+  // Two workers share these rows better in smaller tiles than the choice alone would take.
+  const Sequence s{.q_len = 600, .kv_len = 4096, .window_left = -1, .window_right = -1};
+  const AttentionProblem problem = ShapesOnly(s);
+  const Plan plan = PlanOf("cpu_fused", problem);
+  const kernels::cpu::FusedTiles tiles = kernels::cpu::TilesOf(problem, {.isa = kernels::cpu::BestIsa(),
+                                                                         .tile_q = plan.tile_q,
+                                                                         .tile_kv = plan.tile_kv,
+                                                                         .num_splits = plan.num_splits,
+                                                                         .num_workers = 2});
+  EXPECT_EQ(plan.tile_q, tiles.tile_q);
+  EXPECT_EQ(plan.tile_kv, tiles.tile_kv);
+  EXPECT_EQ(plan.num_splits, tiles.num_splits);
+  EXPECT_EQ(plan.fast_memory_bytes, tiles.scratch_bytes);
+  EXPECT_GE(plan.workspace_bytes, 2 * tiles.scratch_bytes);
+}
+
 TEST_F(CpuBackendsTest, StandardPlansSayThatTheyMaterialiseTheScores) {
   const Sequence s{.q_len = 4096, .kv_len = 4096, .window_left = -1, .window_right = -1};
   const AttentionProblem problem = ShapesOnly(s);

@@ -622,6 +622,39 @@ TEST_P(FusedAttentionTest, ResultsDoNotDependOnWorkersOrRowTiles) {
   EXPECT_EQ(one.lse(), many.lse());
 }
 
+TEST(FusedTilesTest, AConfigThatHoldsThemRunsWithThem) {
+  for (const Param& param : Params()) {
+    for (const int64_t q_len : {1, 100, 300, 5000}) {
+      for (const int32_t dim : {64, 1024}) {
+        for (const int32_t num_splits : {0, 1, 3}) {
+          tessera_sequence sequence{};
+          sequence.q_len = q_len;
+          sequence.kv_len = 5000;
+          sequence.window_left = sequence.window_right = -1;
+          tessera_attention_problem problem{};
+          problem.num_q_heads = problem.num_kv_heads = 2;
+          problem.head_dim_qk = problem.head_dim_v = dim;
+          problem.q.dtype = problem.k.dtype = problem.v.dtype = problem.o.dtype = param.dtype;
+          problem.sequences = &sequence;
+          problem.num_sequences = 1;
+          FusedConfig config{
+              .isa = param.isa, .tile_q = 304, .tile_kv = 200, .num_splits = num_splits, .num_workers = 16};
+          const FusedTiles tiles = TilesOf(problem, config);
+          EXPECT_LE(tiles.tile_q, 304);
+          EXPECT_LE(tiles.scratch_bytes, kMaxScratchPerWorker);
+          config.tile_q = tiles.tile_q;
+          config.tile_kv = tiles.tile_kv;
+          config.num_splits = tiles.num_splits;
+          const FusedTiles again = TilesOf(problem, config);
+          EXPECT_EQ(tiles.tile_q, again.tile_q);
+          EXPECT_EQ(tiles.tile_kv, again.tile_kv);
+          EXPECT_EQ(tiles.num_splits, again.num_splits);
+        }
+      }
+    }
+  }
+}
+
 TEST(FusedWorkspaceTest, StaysWithinOneMiBPerWorker) {
   for (const Param& param : Params()) {
     for (const int32_t dim : {64, 128, 576, 1024}) {
