@@ -247,14 +247,14 @@ void Run(const FusedTask& task, const TileShape& shape, std::byte* scratch) {
 
 }  // namespace
 
-const FusedKernel kFusedAmxBf16 = {.block_q = kBlockRows,
-                                   .lanes = kLanes,
-                                   .max_tile_q = 512,
-                                   .default_tile_kv = 256,
-                                   .max_tile_kv = kMaxTileKv,
-                                   .operand_bytes = 2,
-                                   .pack_rows = 32,
-                                   .scratch_bytes = ScratchBytes<AmxEngine>,
-                                   .run = Run};
+constinit const FusedKernel kFusedAmxBf16 = {.block_q = kBlockRows,
+                                             .lanes = kLanes,
+                                             .max_tile_q = 512,
+                                             .default_tile_kv = 256,
+                                             .max_tile_kv = kMaxTileKv,
+                                             .operand_bytes = 2,
+                                             .pack_rows = 32,
+                                             .scratch_bytes = ScratchBytes<AmxEngine>,
+                                             .run = Run};
 
 }  // namespace tessera::kernels::cpu

@@ -74,14 +74,14 @@ void Run(const FusedTask& task, const TileShape& shape, std::byte* scratch) {
 
 }  // namespace
 
-const FusedKernel kFusedAvx512Bf16 = {.block_q = kBlockRows,
-                                      .lanes = kLanes,
-                                      .max_tile_q = 256,
-                                      .default_tile_kv = 96,
-                                      .max_tile_kv = kMaxTileKv,
-                                      .operand_bytes = 2,
-                                      .pack_rows = 8,
-                                      .scratch_bytes = ScratchBytes<DotEngine>,
-                                      .run = Run};
+constinit const FusedKernel kFusedAvx512Bf16 = {.block_q = kBlockRows,
+                                                .lanes = kLanes,
+                                                .max_tile_q = 256,
+                                                .default_tile_kv = 96,
+                                                .max_tile_kv = kMaxTileKv,
+                                                .operand_bytes = 2,
+                                                .pack_rows = 8,
+                                                .scratch_bytes = ScratchBytes<DotEngine>,
+                                                .run = Run};
 
 }  // namespace tessera::kernels::cpu
