@@ -106,6 +106,10 @@ class Schedule {
 
   void Count() {
     num_tasks = num_merges = partial_floats = 0;
+    if (num_splits_ == 1) {
+      num_tasks = CountBlocks(shape_.tile_q);
+      return;
+    }
     ForEachBlock([&](const tessera_sequence&, int32_t, int64_t, int32_t rows, KeySpan, int64_t parts) {
       num_tasks += parts;
       if (parts == 1) return;

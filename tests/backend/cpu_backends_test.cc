@@ -111,6 +111,11 @@ TEST_F(CpuBackendsTest, FusedWorkspaceDoesNotGrowWithTheScores) {
   EXPECT_GT(PlanOf("cpu_standard", ShapesOnly(s)).workspace_bytes, int64_t{8} << 40);
 }
 
+TEST_F(CpuBackendsTest, FusedPlanTakesNoTimeInTheLengths) {
+  const Sequence s{.q_len = int64_t{1} << 33, .kv_len = 1, .window_left = -1, .window_right = -1};
+  EXPECT_GE(PlanOf("cpu_fused", ShapesOnly(s)).workspace_bytes, int64_t{1} << 30);
+}
+
 TEST_F(CpuBackendsTest, FusedPlanNamesTheTilesThatRun) {
   // Two workers share these rows better in smaller tiles than the choice alone would take.
   const Sequence s{.q_len = 600, .kv_len = 4096, .window_left = -1, .window_right = -1};
