@@ -595,6 +595,22 @@ TEST_P(FusedAttentionTest, VisibleNonFiniteValuesReachTheirRowsOnly) {
   }
 }
 
+// An infinite key gives each row +inf, which makes it NaN, or -inf, which weighs nothing.
+TEST_P(FusedAttentionTest, InfiniteLogits) {
+  for (const int64_t q_len : {2, 100}) {
+    for (const int32_t splits : {1, 2}) {
+      Spec spec = Base();
+      spec.num_splits = splits;
+      spec.tile_kv = 32;
+      spec.sequences = {{q_len, 100}};
+      Case test(spec, GetParam().isa);
+      test.SetK(40, 0, 3, INFINITY);
+      test.SetK(70, 1, 5, -INFINITY);
+      test.RunAndCheck();
+    }
+  }
+}
+
 TEST_P(FusedAttentionTest, MaskHidesNonFiniteKeys) {
   for (const int64_t q_len : {2, 40}) {
     Spec spec = Base();
