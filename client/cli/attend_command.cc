@@ -133,6 +133,11 @@ absl::StatusOr<Tensors> LoadTensors(const AttendOptions& options) {
       return UsageError(absl::StrCat("--", names[i], " is missing; pass --", names[i],
                                      "=FILE, or --input=FILE with tensors q, k and v"));
     }
+    if (wanted[i].first->empty() && absl::EndsWith(where, ".npy")) {
+      return UsageError(absl::StrCat("--input=", where,
+                                     ": a .npy file holds one tensor and --input needs three; pass --",
+                                     names[i], "=FILE"));
+    }
     TESSERA_TRY_ASSIGN(*wanted[i].second, source.Load(where, names[i], as));
   }
   for (const std::string& where : options.masks) {
