@@ -97,13 +97,16 @@ class Verification {
   Verification(const VerifyOptions& options, uint64_t seed, const Client& client, Console& console)
       : options_(options), seed_(seed), client_(client), console_(console) {}
 
-  // A server error when the server is gone or the oracle fails; a case that fails is counted.
+  // A server error when the server or the backend is not there or the oracle fails; a case that fails is
+  // counted.
   absl::Status RunCase(int64_t index, const ProblemRange& range) {
     const auto problem = MakeRandomProblem(seed_, index, range);
     AttendCall call = problem->call;
     call.backend = options_.backend;
     const absl::StatusOr<AttendResult> actual = client_.Attend(call);
-    if (absl::IsUnavailable(actual.status())) return ServerError(actual.status());
+    if (absl::IsUnavailable(actual.status()) || absl::IsNotFound(actual.status())) {
+      return ServerError(actual.status());
+    }
     if (absl::IsUnimplemented(actual.status())) {
       ++refusals_[std::string(actual.status().message())];
       if (options_.verbose) Report(index, "refused", *problem, DescribeServerError(actual.status()));

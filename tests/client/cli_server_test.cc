@@ -125,6 +125,11 @@ TEST_F(CliServerTest, VerifyRepeatsACaseBySeed) {
   EXPECT_THAT(once, HasSubstr("case 4 ok"));
 }
 
+TEST_F(CliServerTest, VerifyStopsAtAnUnknownBackend) {
+  EXPECT_EQ(Run({"verify", "--backend=none_such"}), 3);
+  EXPECT_THAT(err_.str(), HasSubstr("tessera verify: NOT_FOUND: "));
+}
+
 TEST_F(CliServerTest, BenchCompareMeasuresAndSaysWhatItLeftOut) {
   ASSERT_EQ(Run({"bench", "compare", "--n=64,128", "--heads=2", "--head-dim=32", "--rounds=3", "--causal",
                  "--standard=cpu_standard", "--json"}),
