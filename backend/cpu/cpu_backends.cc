@@ -48,7 +48,7 @@ int32_t NumWorkers(tessera_stream* stream) { return CpuDevice::PoolOf(stream).nu
 
 absl::StatusOr<Device*> RegisterCpuBackends(const CpuOptions& options, BackendRegistry& registry) {
   if (options.num_threads < 0 || options.num_threads > kMaxThreads) {
-    return InvalidArgument("THREAD_COUNT_INVALID", "num_threads", absl::StrCat("0..", kMaxThreads),
+    return InvalidArgument("THREAD_COUNT_INVALID", "threads", absl::StrCat("0..", kMaxThreads),
                            absl::StrCat(options.num_threads));
   }
   TESSERA_ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options));
