@@ -91,6 +91,27 @@ TEST(ProgramTest, SigtermDrainsWhatRuns) {
   EXPECT_EQ(server->WaitForExit(seconds(30)), 0) << server->Log();
 }
 
+TEST(ProgramTest, SecondSigtermGivesUpWhatRuns) {
+  const auto server = StartServer({"--log-level=debug"});
+  ASSERT_NE(server, nullptr);
+  const auto client = client::Client::Connect(server->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  const ZeroCall slow(8192, "cpu_standard");  // seconds
+  absl::StatusOr<client::AttendResult> result = absl::UnknownError("not called");
+  std::thread caller([&] { result = (*client)->Attend(slow.call); });
+  std::this_thread::sleep_for(milliseconds(700));
+  server->Signal(SIGTERM);
+  // Two signals at once would count as one.
+  while (server->Running() && server->Log().find("event=drain") == std::string::npos) {
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  server->Signal(SIGTERM);
+  EXPECT_EQ(server->WaitForExit(seconds(5)), 3) << server->Log();
+  caller.join();
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable) << result.status();
+  EXPECT_NE(server->Log().find("event=give_up requests=1 streams=0"), std::string::npos) << server->Log();
+}
+
 TEST(ProgramTest, UnixSocketAndTcpServeTogetherAndTheSocketGoesAway) {
   const std::string path = ::testing::TempDir() + "/tessera_" + std::to_string(getpid()) + ".sock";
   auto server = StartServer({"--listen=127.0.0.1:0,unix:" + path});
