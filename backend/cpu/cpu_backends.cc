@@ -35,8 +35,9 @@ absl::StatusOr<Isa> ChooseIsa(const CpuOptions& options) {
        .retry_after = std::nullopt});
 }
 
+// noexcept: a body that throws against its contract ends the process here, on whichever thread it ran.
 void ParallelFor(tessera_stream* stream, int64_t num_tasks,
-                 void (*body)(void* context, int64_t task, int32_t worker), void* context) {
+                 void (*body)(void* context, int64_t task, int32_t worker), void* context) noexcept {
   if (num_tasks <= 0) return;
   CpuDevice::PoolOf(stream).ParallelFor(num_tasks,
                                         [=](int64_t task, int worker) { body(context, task, worker); });
