@@ -3,8 +3,11 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <utility>
+
+#include "kernels/cpu/isa.h"
 
 namespace tessera::kernels::cpu {
 namespace {
@@ -16,6 +19,16 @@ constexpr const char* kLibraries[] = {"libopenblas.so.0", "libopenblas.so", "lib
 constexpr int kRowMajor = 101;
 constexpr int kNoTranspose = 111;
 constexpr int kTranspose = 112;
+
+// OpenBLAS picks its kernels by processor model, and for a model it does not know it falls back to SSE3, a
+// fifth of the speed. So we name the family whose instructions this processor has, unless the user has named
+// one.
+void NameCoreType() {
+  const char* const family = IsaUsable(Isa::kAvx512) ? "SkylakeX"
+                             : IsaUsable(Isa::kAvx2) ? "Haswell"
+                                                     : nullptr;
+  if (family != nullptr) setenv("OPENBLAS_CORETYPE", family, /*overwrite=*/0);
+}
 
 template <typename Function>
 Function Symbol(void* handle, const char* name) {
@@ -48,6 +61,7 @@ const Blas* Blas::Get(const char** error) {
     std::string error;
   };
   static const Opened* const opened = [] {
+    NameCoreType();
     auto* result = new Opened;  // lives as long as the process, as the library does
     for (const char* library : kLibraries) {
       std::unique_ptr<Blas> blas(new Blas);
