@@ -117,7 +117,7 @@ int64_t ShrinkTileQ(const AttentionProblem& p, const Work& work, const TileLimit
 }  // namespace
 
 TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits) {
-  constexpr int64_t kTilesPerSplit = 4;
+  constexpr int64_t kTilesPerSplit = 4, kKeysPerDecodeSplit = 1024;
   const Work work = WorkOf(problem, limits);
 
   // Two stages let one K/V tile load while another is worked on; more follow where memory is left.
@@ -135,13 +135,18 @@ TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits)
     const int64_t most = std::min({keys / (kTilesPerSplit * limits.min_tile_kv), int64_t{limits.max_splits},
                                    int64_t{limits.compute_units}});
     splits = ChooseSplits(tasks, limits.compute_units, most);
+  }
+  if (tasks > 0 && work.longest_rows <= limits.min_tile_q) {
+    const int64_t shortest = std::max(kKeysPerDecodeSplit, kTilesPerSplit * limits.min_tile_kv);
+    const int64_t most = std::min(keys / shortest, int64_t{limits.max_splits});
+    const int64_t units = SaturatingMultiply(limits.compute_units, limits.decode_tasks_per_unit);
+    if (tasks < units) splits = std::max(splits, ChooseSplits(tasks, units, most));
+  }
+  if (splits > 1) {
     // Each split gets its tiles, if need be shorter ones.
-    const int64_t shorter = RoundDown(keys / (kTilesPerSplit * splits), limits.granularity_kv);
-    if (splits > 1) {
-      tile_kv = std::min(tile_kv, shorter);
-    } else {
-      tile_q = ShrinkTileQ(problem, work, limits, tile_q, limits.min_tile_q);
-    }
+    tile_kv = std::min(tile_kv, RoundDown(keys / (kTilesPerSplit * splits), limits.granularity_kv));
+  } else if (tasks > 0 && tasks < limits.compute_units) {
+    tile_q = ShrinkTileQ(problem, work, limits, tile_q, limits.min_tile_q);
   }
   while (stages < limits.max_stages && stages * tile_kv < keys &&
          TileBytes(work, limits, tile_q, tile_kv, stages + 1) <= limits.fast_memory_bytes) {

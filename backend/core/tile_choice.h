@@ -18,6 +18,9 @@ struct TileLimits {
   int32_t efficient_tile_q;  // rows below which a tile no longer earns what loading K/V costs
   int32_t max_stages;        // K/V tiles in flight
   int32_t max_splits;        // 1: the kernel cannot split keys
+  // Tasks for each unit when they cost next to nothing to split (decoding): 1 where units run alike, more
+  // where one may be held up and the others can take over its share (cores of a shared machine).
+  int32_t decode_tasks_per_unit;
   // Bytes that one element occupies in fast memory, for each operand as the kernel holds it (after packing).
   int32_t q_element_bytes, kv_element_bytes, score_element_bytes, accumulator_element_bytes;
 };
@@ -38,10 +41,11 @@ struct TileChoice {
 // 2. Keys: the largest tile_kv that fits beside it, double-buffered. Neither is longer than the longest
 //    sequence needs (for keys: than a window shows to a tile), rounded up to the granularity.
 // 3. With fewer tiles than compute units, tile_q first shrinks as far as efficient_tile_q: shorter tiles need
-// no
-//    partials. What is still idle gets splits: the keys are split (FlashDecoding) until the units are busy,
-//    at least 4 K/V tiles to a split; tile_kv shrinks where that makes room for the splits. Where keys are
-//    too few or the kernel cannot split, tile_q shrinks further, down to one query's group.
+//    no partials. What is still idle gets splits: the keys are split (FlashDecoding) until the units are
+//    busy, at least 4 K/V tiles to a split; tile_kv shrinks where that makes room for the splits. Where keys
+//    are too few or the kernel cannot split, tile_q shrinks further, down to one query's group. Decoding,
+//    whose few rows make partials that are nothing beside the keys they come from, is split up to
+//    decode_tasks_per_unit, at least 1024 keys to a split.
 // 4. Stages: further K/V tiles in flight where memory is left.
 TileChoice ChooseTile(const AttentionProblem& problem, const TileLimits& limits);
 

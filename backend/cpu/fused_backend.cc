@@ -16,6 +16,8 @@ using kernels::cpu::FusedConfig;
 using kernels::cpu::FusedLimits;
 
 constexpr int32_t kMaxSplits = 128;
+// On 16 cores of a shared machine 8 tasks a core read K and V a third faster than one.
+constexpr int32_t kDecodeTasksPerWorker = 8;
 
 TileLimits TileLimitsOf(const AttentionProblem& problem, kernels::cpu::Isa isa, const CpuDevice& device) {
   const FusedLimits kernel =
@@ -32,6 +34,7 @@ TileLimits TileLimitsOf(const AttentionProblem& problem, kernels::cpu::Isa isa, 
           .efficient_tile_q = kernel.efficient_tile_q,
           .max_stages = 1,
           .max_splits = kMaxSplits,
+          .decode_tasks_per_unit = kDecodeTasksPerWorker,
           .q_element_bytes = kernel.q_element_bytes,
           .kv_element_bytes = kernel.kv_element_bytes,
           .score_element_bytes = kernel.score_element_bytes,

@@ -29,6 +29,7 @@ TileLimits GpuLimits(int32_t element_bytes = 2) {
           .efficient_tile_q = 64,
           .max_stages = 4,
           .max_splits = 128,
+          .decode_tasks_per_unit = 1,
           .q_element_bytes = element_bytes,
           .kv_element_bytes = element_bytes,
           .score_element_bytes = 0,
@@ -48,6 +49,7 @@ TileLimits CpuLimits() {
           .efficient_tile_q = 64,
           .max_stages = 1,
           .max_splits = 16,
+          .decode_tasks_per_unit = 8,
           .q_element_bytes = 4,
           .kv_element_bytes = 4,
           .score_element_bytes = 4,
@@ -98,6 +100,8 @@ const Case kCases[] = {
     // 4 tiles of 64 rows for 16 cores, 1024 keys: 4 splits of 4 tiles, so the tiles shrink to 64 keys.
     {"cpu_d64_one_head_256_rows_1k", Equal(1, 1, 64, {{256, 1024}}), CpuLimits(), 64, 64, 1, 4},
     {"cpu_d128_decode_gqa4_8k", Equal(8, 2, 128, {{1, 8192}}), CpuLimits(), 4, 256, 1, 8},
+    // One row a head: 8 tasks a core.
+    {"cpu_d128_decode_32k", Equal(16, 16, 128, {{1, 32768}}), CpuLimits(), 1, 512, 1, 8},
     // Keys for one split only: rows are dealt out instead.
     {"cpu_d128_short", Equal(1, 1, 128, {{64, 64}}), CpuLimits(), 4, 64, 1, 1},
     {"cpu_d128_nothing", Equal(4, 2, 128, {}), CpuLimits(), 1, 16, 1, 1},
@@ -161,6 +165,7 @@ TEST(TileChoicePropertyTest, HoldsForAnyProblem) {
     limits.max_tile_kv = limits.min_tile_kv + limits.granularity_kv * draw(0, 30);
     limits.max_stages = draw(1, 5);
     limits.max_splits = draw(1, 130);
+    limits.decode_tasks_per_unit = draw(1, 8);
     limits.q_element_bytes = draw(1, 4);
     limits.kv_element_bytes = draw(1, 4);
     limits.score_element_bytes = draw(0, 4);
@@ -190,7 +195,8 @@ TEST(TileChoicePropertyTest, HoldsForAnyProblem) {
     ASSERT_LT(c.tile_kv, std::max<int64_t>(limits.min_tile_kv + 1, longest_kv + limits.granularity_kv));
     if (c.num_splits > 1) {
       ++splits_seen;
-      ASSERT_LT(tasks, limits.compute_units);
+      const bool decoding = longest_rows <= limits.min_tile_q;
+      ASSERT_LT(tasks, limits.compute_units * (decoding ? limits.decode_tasks_per_unit : 1));
       ASSERT_GE(longest_kv, int64_t{4} * c.num_splits * c.tile_kv);
     }
   }
