@@ -35,18 +35,29 @@ ProcessResult RunCli(const ServerProcess& server, std::vector<std::string> argum
   return RunProcess(arguments, seconds(240));
 }
 
-// One sequence of `tokens` zeros with one head of dim 64, in fp32.
+// One sequence of `tokens` zeros with heads of dim 64, in fp32.
 struct ZeroCall {
-  explicit ZeroCall(int64_t tokens, std::string backend = "") {
+  explicit ZeroCall(int64_t tokens, std::string backend = "", int64_t heads = 1) {
     tensor.dtype = v1::DATA_TYPE_FP32;
-    tensor.shape = {tokens, 1, 64};
-    tensor.bytes.assign(static_cast<size_t>(tokens * 64 * 4), '\0');
+    tensor.shape = {tokens, heads, 64};
+    tensor.bytes.assign(static_cast<size_t>(tokens * heads * 64 * 4), '\0');
     call.q = call.k = call.v = tensor.view();
     call.backend = std::move(backend);
   }
   client::Tensor tensor;
   client::AttendCall call;
 };
+
+// CPU time of a process so far (utime and stime of proc(5)), in clock ticks.
+int64_t CpuTicks(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string field;
+  int64_t ticks = 0;
+  for (int i = 1; i <= 15 && stat >> field; ++i) {
+    if (i >= 14) ticks += std::stoll(field);
+  }
+  return ticks;
+}
 
 TEST(ProgramTest, VerifyPassesOnEveryBackendAndPlugin) {
   const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_FENCED "," TESSERA_PLUGIN_EXAMPLE});
@@ -96,10 +107,14 @@ TEST(ProgramTest, SecondSigtermGivesUpWhatRuns) {
   ASSERT_NE(server, nullptr);
   const auto client = client::Client::Connect(server->address());
   ASSERT_TRUE(client.ok()) << client.status();
-  const ZeroCall slow(8192, "cpu_standard");  // seconds
+  const ZeroCall slow(8192, "cpu_standard", 16);  // many seconds
+  const int64_t idle_ticks = CpuTicks(server->pid());
   absl::StatusOr<client::AttendResult> result = absl::UnknownError("not called");
   std::thread caller([&] { result = (*client)->Attend(slow.call); });
-  std::this_thread::sleep_for(milliseconds(700));
+  // It computes once it has used half a second of processor time, parsing the message aside.
+  while (server->Running() && CpuTicks(server->pid()) - idle_ticks < sysconf(_SC_CLK_TCK) / 2) {
+    std::this_thread::sleep_for(milliseconds(5));
+  }
   server->Signal(SIGTERM);
   // Two signals at once would count as one.
   while (server->Running() && server->Log().find("event=drain") == std::string::npos) {
