@@ -44,7 +44,7 @@ struct FusedTiles {
 };
 FusedTiles TilesOf(const tessera_attention_problem& problem, const FusedConfig& config);
 
-// Name of the kernel that will run: "fused_attention_amx_bf16_bf16", ...: what a profiler shows and the
+// Name of the kernel that will run: "fused_attention_amx_bf16", ...: what a profiler shows and the
 // ledger says.
 const char* FusedKernelName(Isa isa, tessera_dtype dtype);
 
