@@ -34,7 +34,7 @@ extern "C" {
   typedef int32_t name;    \
   enum
 #endif
-
+/* clang-format off */
 /* Element types. Q, K and V share one of FP32, FP16, BF16, FP8_E4M3; the output dtype is its own choice. */
 TESSERA_ENUM(tessera_dtype){
     TESSERA_DTYPE_INVALID = 0,
@@ -50,7 +50,7 @@ TESSERA_ENUM(tessera_mask_kind){
     TESSERA_MASK_BOOLEAN = 1,  /* mask_dtype BOOL; non-zero means "attend" */
     TESSERA_MASK_ADDITIVE = 2, /* mask_dtype FP32, FP16 or BF16; added to the logits; -inf hides the key */
 };
-
+/* clang-format on */
 /* A non-owning view of a tensor of shape (token, head, dim) in device memory.
  * Element (t, h, d) lies at data[t * token_stride + h * head_stride + d]; the dim stride is 1.
  * num_elements is the extent of the memory behind data, from the first element: all addressed elements lie
