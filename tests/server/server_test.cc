@@ -1,129 +1,31 @@
-// A Server in this process, over real sockets, with a backend that tests can hold.
+// Requests to a Server over real sockets: Attend, AttendStream, Explain, GetServerInfo.
 #include "server/server.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <chrono>
-#include <future>
 #include <map>
 #include <memory>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
-#include "grpc/health/v1/health.grpc.pb.h"
-#include "grpcpp/generic/generic_stub.h"
-#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
-#include "server/request_codec.h"
-#include "tessera/v1/attention.grpc.pb.h"
-#include "tests/backend/fake_device.h"
 #include "tests/backend/status_expectations.h"
-#include "tests/server/reference_backend.h"
-#include "tests/server/request_builder.h"
-#include "tests/server/wire_status.h"
+#include "tests/server/server_fixture.h"
 
 namespace tessera {
 namespace {
 
-using testing::BackendControl;
 using testing::ExpectError;
-using testing::FakeDevice;
 using testing::FloatsOf;
 using testing::FromGrpcStatus;
 using testing::FromRpcStatus;
 using testing::MakePackedRequest;
 using testing::MakeRequest;
-using testing::ReferenceBackend;
+using testing::ServerTest;
 
 constexpr auto kExhausted = absl::StatusCode::kResourceExhausted;
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 constexpr auto kUnavailable = absl::StatusCode::kUnavailable;
-
-class ServerTest : public ::testing::Test {
- protected:
-  ~ServerTest() override { control_.OpenGate(); }
-
-  std::unique_ptr<BackendRegistry> MakeRegistry() {
-    auto registry = std::make_unique<BackendRegistry>();
-    Device& device = registry->AddDevice(std::make_unique<FakeDevice>());
-    EXPECT_TRUE(registry->Add(std::make_unique<ReferenceBackend>("reference", 1, device, control_)).ok());
-    registry->AddUnavailable({"absent", absl::UnavailableError("no such hardware")});
-    return registry;
-  }
-
-  void Start() {
-    auto server = Server::Start(options_, MakeRegistry());
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
-    Connect(server_->addresses().front());
-  }
-
-  void Connect(const std::string& address) {
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(-1);
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    channel_ = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-    stub_ = v1::AttentionService::NewStub(channel_);
-  }
-
-  absl::Status Attend(const v1::AttendRequest& request, v1::AttendResponse* response,
-                      std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + timeout);
-    return FromGrpcStatus(stub_->Attend(&context, request, response));
-  }
-
-  absl::Status Attend(const v1::AttendRequest& request) {
-    v1::AttendResponse response;
-    return Attend(request, &response);
-  }
-
-  std::future<absl::Status> AttendAsync(const v1::AttendRequest& request) {
-    return std::async(std::launch::async, [this, request] { return Attend(request); });
-  }
-
-  // Sends these very bytes to Attend.
-  absl::Status AttendRaw(const std::string& bytes) {
-    grpc::GenericStub stub(channel_);
-    grpc::ClientContext context;
-    const grpc::Slice slice(bytes);
-    const grpc::ByteBuffer request(&slice, 1);
-    grpc::ByteBuffer response;
-    std::promise<grpc::Status> done;
-    stub.UnaryCall(&context, "/tessera.v1.AttentionService/Attend", grpc::StubOptions(), &request, &response,
-                   [&done](grpc::Status status) { done.set_value(std::move(status)); });
-    return FromGrpcStatus(done.get_future().get());
-  }
-
-  grpc::health::v1::HealthCheckResponse::ServingStatus Health(const std::string& service) {
-    const auto stub = grpc::health::v1::Health::NewStub(channel_);
-    grpc::health::v1::HealthCheckRequest request;
-    request.set_service(service);
-    grpc::health::v1::HealthCheckResponse response;
-    grpc::ClientContext context;
-    EXPECT_TRUE(stub->Check(&context, request, &response).ok());
-    return response.status();
-  }
-
-  static std::vector<float> Expected(const v1::AttendRequest& request) {
-    auto decoded = DecodeRequest(request, testing::PayloadOf(request), DataRequirement::kRequired);
-    const auto buffers = BindOutputs(*decoded);
-    testing::ReferenceAttention(decoded->problem);
-    const auto* values = reinterpret_cast<const float*>(buffers[0].data());
-    return {values, values + buffers[0].bytes() / 4};
-  }
-
-  ServerOptions options_;
-  BackendControl control_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::AttentionService::Stub> stub_;
-  std::unique_ptr<Server> server_;
-};
-
-using Serving = grpc::health::v1::HealthCheckResponse;
 
 // ---- Attend ----
 
@@ -453,126 +355,6 @@ TEST_F(ServerTest, DescribesItself) {
   ASSERT_EQ(info.devices_size(), 1);
   EXPECT_EQ(info.limits().max_concurrent_requests(), options_.limits.max_concurrent_requests);
   EXPECT_FALSE(info.draining());
-}
-
-TEST_F(ServerTest, ReportsHealth) {
-  Start();
-  EXPECT_EQ(Health(""), Serving::SERVING);
-  EXPECT_EQ(Health("tessera.v1.AttentionService"), Serving::SERVING);
-}
-
-// ---- Drain ----
-
-TEST_F(ServerTest, DrainsWhatIsInFlight) {
-  Start();
-  control_.CloseGate();
-  auto unary = AttendAsync(MakePackedRequest());
-  control_.AwaitLaunchAtGate();
-  grpc::ClientContext context;
-  const std::unique_ptr<Stream> stream = stub_->AttendStream(&context);
-  v1::AttendRequest bad = MakePackedRequest();
-  bad.clear_q();
-  stream->Write(bad);
-  v1::AttendResponse response;
-  ASSERT_TRUE(stream->Read(&response)) << "the stream is open";
-
-  server_->RequestDrain();
-  EXPECT_EQ(Health(""), Serving::NOT_SERVING);
-  EXPECT_EQ(Health("tessera.v1.AttentionService"), Serving::NOT_SERVING);
-  const absl::Status refused = Attend(MakePackedRequest());
-  ExpectError(refused, kUnavailable, "DRAINING");
-  EXPECT_TRUE(GetErrorDetail(refused)->retry_after.has_value());
-  EXPECT_FALSE(stream->Read(&response)) << "an idle stream ends";
-  ExpectError(FromGrpcStatus(stream->Finish()), kUnavailable, "DRAINING");
-
-  control_.OpenGate();
-  EXPECT_TRUE(unary.get().ok()) << "what was in flight completes";
-  EXPECT_TRUE(server_->Wait());
-  EXPECT_FALSE(channel_->WaitForConnected(std::chrono::system_clock::now() + std::chrono::milliseconds(100)));
-}
-
-TEST_F(ServerTest, GivesUpAfterTheDrainTimeout) {
-  options_.drain_timeout = std::chrono::milliseconds(50);
-  Start();
-  control_.CloseGate();
-  auto running = AttendAsync(MakePackedRequest());
-  control_.AwaitLaunchAtGate();
-  auto waiting = AttendAsync(MakePackedRequest());
-  EXPECT_FALSE(server_->Drain());
-  EXPECT_EQ(waiting.get().code(), kUnavailable);
-  control_.OpenGate();
-  running.wait();
-}
-
-TEST_F(ServerTest, AbortsADrain) {
-  Start();
-  control_.CloseGate();
-  auto running = AttendAsync(MakePackedRequest());
-  control_.AwaitLaunchAtGate();
-  server_->RequestDrain();
-  server_->Abort();
-  EXPECT_FALSE(server_->Wait());
-  control_.OpenGate();
-  running.wait();
-}
-
-TEST_F(ServerTest, EndsWithAHealthWatchOpen) {
-  Start();
-  const auto stub = grpc::health::v1::Health::NewStub(channel_);
-  grpc::ClientContext context;
-  const auto watch = stub->Watch(&context, grpc::health::v1::HealthCheckRequest());
-  grpc::health::v1::HealthCheckResponse response;
-  ASSERT_TRUE(watch->Read(&response));
-  EXPECT_EQ(response.status(), Serving::SERVING);
-  server_->RequestDrain();
-  ASSERT_TRUE(watch->Read(&response));
-  EXPECT_EQ(response.status(), Serving::NOT_SERVING);
-  EXPECT_TRUE(server_->Wait());
-}
-
-// ---- Start ----
-
-TEST_F(ServerTest, ListensOnSeveralAddresses) {
-  char directory[] = "/tmp/tessera-test-XXXXXX";
-  const std::string path = std::string(mkdtemp(directory)) + "/socket";
-  options_.listen = {"127.0.0.1:0", "unix:" + path, "127.0.0.1:0"};
-  Start();
-  ASSERT_EQ(server_->addresses().size(), 3u);
-  EXPECT_NE(server_->addresses()[0], server_->addresses()[2]);
-  for (const std::string& address : server_->addresses()) {
-    Connect(address);
-    EXPECT_TRUE(Attend(MakePackedRequest()).ok()) << address;
-  }
-  const auto second = Server::Start({.listen = {"unix:" + path}}, MakeRegistry());
-  ExpectError(second.status(), absl::StatusCode::kAlreadyExists, "LISTEN_PATH_TAKEN");
-  EXPECT_TRUE(server_->Drain());
-  EXPECT_NE(access(path.c_str(), F_OK), 0) << "the socket file is gone";
-  rmdir(directory);
-}
-
-TEST_F(ServerTest, RefusesAPortThatIsTaken) {
-  Start();
-  const auto second = Server::Start({.listen = {server_->addresses()[0]}}, MakeRegistry());
-  ExpectError(second.status(), kUnavailable, "LISTEN_FAILED");
-}
-
-TEST_F(ServerTest, RefusesToBeReachableWithoutBeingToldTo) {
-  const auto open = Server::Start({.listen = {"0.0.0.0:0"}}, MakeRegistry());
-  ExpectError(open.status(), kInvalid, "LISTEN_INSECURE");
-  EXPECT_TRUE(Server::Start({.listen = {"0.0.0.0:0"}, .insecure = true}, MakeRegistry()).ok());
-}
-
-TEST_F(ServerTest, RefusesBadOptions) {
-  ServerOptions options;
-  options.listen = {};
-  ExpectError(Server::Start(options, MakeRegistry()).status(), kInvalid, "LISTEN_MISSING");
-  options = {};
-  options.limits.max_concurrent_requests = 0;
-  ExpectError(Server::Start(options, MakeRegistry()).status(), kInvalid, "OPTION_INVALID");
-  options = {};
-  options.default_backend = "nonsense";
-  ExpectError(Server::Start(options, MakeRegistry()).status(), absl::StatusCode::kNotFound,
-              "BACKEND_NOT_FOUND");
 }
 
 }  // namespace
