@@ -9,7 +9,7 @@ readonly packages=(
   # Server and client
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libspdlog-dev
   nlohmann-json3-dev zlib1g-dev
-  # The BLAS that the cpu_standard baseline opens at run time
+  # The BLAS that the cpu_unfused baseline opens at run time
   libopenblas0-pthread
   # Tests and benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev

@@ -20,8 +20,7 @@ constexpr int32_t kMaxSplits = 128;
 constexpr int32_t kDecodeTasksPerWorker = 8;
 
 TileLimits TileLimitsOf(const AttentionProblem& problem, kernels::cpu::Isa isa, const CpuDevice& device) {
-  const FusedLimits kernel =
-      kernels::cpu::LimitsOf(isa, problem.q.dtype, problem.head_dim_qk, problem.head_dim_v);
+  const FusedLimits kernel = kernels::cpu::LimitsOf(isa, problem.q.dtype);
   return {// Half of L2 holds the tiles; the other half is for what streams past them.
           .fast_memory_bytes = std::min(device.caches().l2_bytes / 2, kernels::cpu::kMaxScratchPerWorker),
           .compute_units = device.num_workers(),

@@ -283,7 +283,7 @@ void MergeRow(const tessera_attention_problem& problem, const Merge& merge, int3
 
 }  // namespace
 
-FusedLimits LimitsOf(Isa isa, tessera_dtype dtype, int32_t, int32_t) {
+FusedLimits LimitsOf(Isa isa, tessera_dtype dtype) {
   const FusedKernel& kernel = KernelOf(isa, dtype);
   return {.granularity_q = kernel.lanes,
           .granularity_kv = kKeyGranularity,

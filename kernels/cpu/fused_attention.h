@@ -34,7 +34,7 @@ struct FusedLimits {
   int32_t min_tile_q, max_tile_q, min_tile_kv, max_tile_kv;
   int32_t q_element_bytes, kv_element_bytes, score_element_bytes, accumulator_element_bytes;
 };
-FusedLimits LimitsOf(Isa isa, tessera_dtype dtype, int32_t head_dim_qk, int32_t head_dim_v);
+FusedLimits LimitsOf(Isa isa, tessera_dtype dtype);
 
 // What FusedAttention makes of a config: the tiles that run, and the scratch of a worker. A config that holds
 // them runs with the same.
