@@ -1,13 +1,29 @@
-# Whether this build has CUDA; says so either way.
+# Whether this build has CUDA (TESSERA_HAVE_CUDA), and how CUDA sources are compiled; says so either way.
 set(TESSERA_HAVE_CUDA OFF)
-if(TESSERA_CUDA)
-  include(CheckLanguage)
-  check_language(CUDA)
-  if(CMAKE_CUDA_COMPILER)
-    message(STATUS "Tessera: nvcc found (${CMAKE_CUDA_COMPILER}); this version ships CPU backends only, so nothing is compiled with it")
-  else()
-    message(STATUS "Tessera: nvcc not found: CPU-only build")
-  endif()
-else()
+if(NOT TESSERA_CUDA)
   message(STATUS "Tessera: CUDA switched off (TESSERA_CUDA=OFF): CPU-only build")
+  return()
 endif()
+include(CheckLanguage)
+# Architectures are named per target below. A value here only stops CMake from guessing one.
+set(CMAKE_CUDA_ARCHITECTURES OFF)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "Tessera: nvcc not found: CPU-only build")
+  return()
+endif()
+enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.4)
+  message(STATUS "Tessera: nvcc ${CMAKE_CUDA_COMPILER_VERSION} is older than 12.4: CPU-only build")
+  return()
+endif()
+find_package(CUDAToolkit REQUIRED)
+set(TESSERA_HAVE_CUDA ON)
+message(STATUS "Tessera: CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER})")
+
+# Machine code for Ampere data-centre parts and Hopper; the PTX of 8.0 serves every other GPU from there on.
+add_library(tessera_cuda_options INTERFACE)
+target_compile_options(tessera_cuda_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -O3 --expt-relaxed-constexpr -lineinfo
+  -gencode=arch=compute_80,code=[compute_80,sm_80] -gencode=arch=compute_90,code=sm_90
+  --Werror=all-warnings>)

@@ -52,6 +52,10 @@ class Device {
   // Blocks until the work before the event is done; the error of that work, if it failed.
   virtual absl::Status SynchronizeEvent(tessera_event* event) = 0;
   virtual absl::StatusOr<double> ElapsedMicroseconds(tessera_event* begin, tessera_event* end) = 0;
+
+  // OK, or UNAVAILABLE (reason DEVICE_LOST) once an error has made the device useless to this process for
+  // good, as a fault in a CUDA kernel does: nothing more can run on it, and its memory is gone.
+  virtual absl::Status Health() const { return absl::OkStatus(); }
 };
 
 // Owning, move-only block of device or pinned memory.

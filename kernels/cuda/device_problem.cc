@@ -1,0 +1,171 @@
+#include "kernels/cuda/device_problem.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr int64_t kVectorBytes = 16;
+// Pageable memory up to this size is staged by the driver at once, without waiting for the stream.
+constexpr size_t kStagedBytes = size_t{64} << 10;
+
+int64_t ElementBytes(tessera_dtype dtype) {
+  switch (dtype) {
+    case TESSERA_DTYPE_FP32:
+      return 4;
+    case TESSERA_DTYPE_FP16:
+    case TESSERA_DTYPE_BF16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+int32_t ClampPosition(int64_t position) {
+  return static_cast<int32_t>(std::clamp(position, -kMaxPosition, kMaxPosition));
+}
+
+bool IsVectorised(const tessera_tensor& tensor, int64_t head_dim) {
+  const int64_t element = ElementBytes(tensor.dtype);
+  const auto aligned = [&](int64_t elements) { return elements * element % kVectorBytes == 0; };
+  return reinterpret_cast<uintptr_t>(tensor.data) % kVectorBytes == 0 && aligned(head_dim) &&
+         aligned(tensor.token_stride) && aligned(tensor.head_stride);
+}
+
+DeviceTensor View(const tessera_tensor& tensor, int64_t head_dim) {
+  return {tensor.data, tensor.token_stride, tensor.head_stride, tensor.dtype, IsVectorised(tensor, head_dim)};
+}
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+DeviceSequence View(const tessera_sequence& s) {
+  DeviceSequence view{};
+  view.q_begin = s.q_begin;
+  view.kv_begin = s.kv_begin;
+  view.mask = s.mask;
+  view.mask_head_stride = s.mask_head_stride;
+  view.mask_q_stride = s.mask_q_stride;
+  view.mask_kv_stride = s.mask_kv_stride;
+  view.q_len = static_cast<int32_t>(s.q_len);
+  view.kv_len = static_cast<int32_t>(s.kv_len);
+  view.diagonal = ClampPosition(s.diagonal_offset);
+  // Lengths are below kMaxPosition: a shift that is clamped shows, or hides, every key as the true one does.
+  view.first_shift = s.window_left < 0 ? static_cast<int32_t>(-kMaxPosition)
+                                       : ClampPosition(s.diagonal_offset - s.window_left);
+  view.last_shift = s.window_right < 0 ? static_cast<int32_t>(kMaxPosition)
+                                       : ClampPosition(s.diagonal_offset + s.window_right);
+  return view;
+}
+
+// Scores that the longest row tile of `s` walks through: what blocks are ordered by.
+int64_t LongestWalk(const DeviceSequence& s) {
+  const int64_t first = std::max<int64_t>(int64_t{s.q_len} - 1 + s.first_shift, 0);
+  const int64_t end = std::min<int64_t>(int64_t{s.q_len} + s.last_shift, s.kv_len);
+  return end - first;
+}
+
+std::vector<DeviceSequence> MakeSequences(const tessera_attention_problem& p, int32_t tile_q,
+                                          int32_t* num_tiles) {
+  std::vector<DeviceSequence> sequences;
+  sequences.reserve(static_cast<size_t>(p.num_sequences));
+  for (int64_t n = 0; n < p.num_sequences; ++n) sequences.push_back(View(p.sequences[n]));
+  std::stable_sort(sequences.begin(), sequences.end(), [](const DeviceSequence& a, const DeviceSequence& b) {
+    return LongestWalk(a) > LongestWalk(b);
+  });
+  const int64_t group = p.num_q_heads / p.num_kv_heads;
+  int64_t tiles = 0;
+  for (DeviceSequence& s : sequences) {
+    s.first_tile = static_cast<int32_t>(tiles);
+    tiles += CeilDiv(s.q_len * group, tile_q);
+  }
+  *num_tiles = static_cast<int32_t>(tiles);
+  return sequences;
+}
+
+cudaError_t CopyTables(const std::vector<std::byte>& tables, void* workspace, cudaStream_t stream) {
+  for (size_t begin = 0; begin < tables.size(); begin += kStagedBytes) {
+    const size_t bytes = std::min(kStagedBytes, tables.size() - begin);
+    const cudaError_t error = cudaMemcpyAsync(static_cast<std::byte*>(workspace) + begin,
+                                              tables.data() + begin, bytes, cudaMemcpyHostToDevice, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+int64_t PackedTableBytes(const tessera_attention_problem& p) {
+  const int64_t floats =
+      (p.alibi_slopes != nullptr ? p.num_q_heads : 0) + (p.sinks != nullptr ? p.num_q_heads : 0);
+  return p.num_sequences * static_cast<int64_t>(sizeof(DeviceSequence)) +
+         floats * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
+
+int64_t TableBytes(const tessera_attention_problem& problem) {
+  const int64_t bytes = PackedTableBytes(problem);
+  return bytes <= DeviceProblem::kInlineBytes ? 0 : bytes;
+}
+
+const char* IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
+  const int64_t group = p.num_q_heads / p.num_kv_heads;
+  int64_t blocks = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    const tessera_sequence& s = p.sequences[n];
+    if (s.q_len >= kMaxPosition / group || s.kv_len >= kMaxPosition) {
+      return "a sequence has 2^30 rows (queries times heads of a group) or keys, or more";
+    }
+    if (p.alibi_slopes != nullptr &&
+        (s.diagonal_offset >= kMaxPosition || s.diagonal_offset <= -kMaxPosition)) {
+      return "ALiBi with a diagonal offset of 2^30 or more";
+    }
+    blocks += CeilDiv(s.q_len * group, tile_q) * p.num_kv_heads;
+    if (blocks > INT32_MAX) return "the launch would need 2^31 blocks or more";
+  }
+  return "";
+}
+
+cudaError_t MakeDeviceProblem(const tessera_attention_problem& p, int32_t tile_q, void* workspace,
+                              cudaStream_t stream, DeviceProblem* device) {
+  device->q = View(p.q, p.head_dim_qk);
+  device->k = View(p.k, p.head_dim_qk);
+  device->v = View(p.v, p.head_dim_v);
+  device->o = View(p.o, p.head_dim_v);
+  device->lse = p.lse.data;
+  device->lse_token_stride = p.lse.token_stride;
+  device->lse_head_stride = p.lse.head_stride;
+  device->num_q_heads = p.num_q_heads;
+  device->num_kv_heads = p.num_kv_heads;
+  device->group = p.num_q_heads / p.num_kv_heads;
+  device->head_dim_qk = p.head_dim_qk;
+  device->head_dim_v = p.head_dim_v;
+  device->scale = p.scale;
+  device->softcap = p.softcap;
+  device->mask_kind = p.mask_kind;
+  device->mask_dtype = p.mask_dtype;
+  device->has_alibi = p.alibi_slopes != nullptr;
+  device->has_sinks = p.sinks != nullptr;
+  device->num_sequences = static_cast<int32_t>(p.num_sequences);
+
+  const std::vector<DeviceSequence> sequences = MakeSequences(p, tile_q, &device->num_tiles);
+  std::vector<std::byte> spilled;
+  std::byte* tables = device->inline_tables;
+  const bool spills = TableBytes(p) > 0;
+  if (spills) {
+    spilled.resize(static_cast<size_t>(PackedTableBytes(p)));
+    tables = spilled.data();
+  }
+  const auto append = [&tables](const void* data, size_t bytes) {
+    if (bytes > 0) std::memcpy(tables, data, bytes);
+    tables += bytes;
+  };
+  const size_t head_bytes = static_cast<size_t>(p.num_q_heads) * sizeof(float);
+  append(sequences.data(), sequences.size() * sizeof(DeviceSequence));
+  if (device->has_alibi) append(p.alibi_slopes, head_bytes);
+  if (device->has_sinks) append(p.sinks, head_bytes);
+  device->tables = spills ? static_cast<const std::byte*>(workspace) : nullptr;
+  return spills ? CopyTables(spilled, workspace, stream) : cudaSuccess;
+}
+
+}  // namespace tessera::kernels::cuda

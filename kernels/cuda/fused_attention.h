@@ -1,0 +1,36 @@
+// Fused attention on NVIDIA GPUs (compute capability 8.0 and later): tiles of scores live in registers, the
+// softmax is online, and the N x N matrix never exists. One launch. After FlashAttention-2 (arXiv:2307.08691,
+// Algorithm 1).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device_traits.h"
+#include "tessera/attention.h"
+
+namespace tessera::kernels::cuda {
+
+inline constexpr int32_t kFusedMaxHeadDim = 256;
+
+// The kernel for a problem, and how it cuts the work.
+struct FusedChoice {
+  const char* kernel;  // as a profiler names it; static storage; null: `refusal` says why there is none
+  const char* refusal;
+  int32_t tile_q, tile_kv;  // rows (queries times heads of a group) and keys
+  int32_t stages;           // K/V tiles in flight
+  int32_t shared_memory_bytes;
+  int32_t blocks_per_multiprocessor;  // that run at once
+  int64_t workspace_bytes;
+};
+
+// For a valid problem with head dims up to kFusedMaxHeadDim and fp32, fp16 or bf16 inputs. Reads shapes only.
+FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTraits& traits);
+
+// Queues the chosen kernel on `stream` of the current device. `workspace`: choice.workspace_bytes of device
+// memory. The same problem gives the same bits every time.
+cudaError_t FusedAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
+                           void* workspace, cudaStream_t stream);
+
+}  // namespace tessera::kernels::cuda
