@@ -1,0 +1,73 @@
+// What happens to a score between Q K^T and the softmax (tessera/attention.h gives the order), for one
+// element.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/block_work.cuh"
+
+namespace tessera::kernels::cuda {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+inline constexpr float kLn2 = 0.6931471805599453f;
+
+__device__ inline float NegativeInfinity() { return __int_as_float(0xff800000); }
+
+// One query of one head, and what its logits depend on.
+struct RowFeatures {
+  int32_t first_key, last_key;  // the window, both ends visible
+  int32_t diagonal;             // the key on the row's diagonal
+  float slope;                  // ALiBi
+  const void* mask;             // the row's elements
+  int64_t mask_kv_stride;
+};
+
+__device__ inline RowFeatures FeaturesOf(const DeviceProblem& p, const BlockWork& work, int32_t row) {
+  const DeviceSequence& s = work.sequence;
+  const int32_t query = work.Query(row), head = work.Head(row);
+  RowFeatures f;
+  f.first_key = max(query + s.first_shift, 0);
+  f.last_key = min(query + s.last_shift, s.kv_len - 1);
+  f.diagonal = query + s.diagonal;
+  f.slope = p.has_alibi ? p.alibi_slopes()[head] : 0.0f;
+  f.mask_kv_stride = s.mask_kv_stride;
+  f.mask = nullptr;
+  if (p.mask_kind != TESSERA_MASK_NONE) {
+    const int64_t size = p.mask_dtype == TESSERA_DTYPE_FP32 ? 4 : p.mask_dtype == TESSERA_DTYPE_BOOL ? 1 : 2;
+    f.mask =
+        static_cast<const std::byte*>(s.mask) + (head * s.mask_head_stride + query * s.mask_q_stride) * size;
+  }
+  return f;
+}
+
+__device__ inline bool InWindow(const RowFeatures& f, int32_t key) {
+  return key >= f.first_key && key <= f.last_key;
+}
+
+// What the dense mask adds to the logit of `key` (inside the sequence): -inf where a boolean mask hides it.
+__device__ inline float MaskValue(const DeviceProblem& p, const RowFeatures& f, int32_t key) {
+  const int64_t at = key * f.mask_kv_stride;
+  switch (p.mask_dtype) {
+    case TESSERA_DTYPE_FP32:
+      return __ldg(static_cast<const float*>(f.mask) + at);
+    case TESSERA_DTYPE_FP16:
+      return __half2float(__ldg(static_cast<const __half*>(f.mask) + at));
+    case TESSERA_DTYPE_BF16:
+      return __bfloat162float(__ldg(static_cast<const __nv_bfloat16*>(f.mask) + at));
+    default:
+      return __ldg(static_cast<const uint8_t*>(f.mask) + at) != 0 ? 0.0f : NegativeInfinity();
+  }
+}
+
+// Whether the row sees `key`, by window and dense mask.
+__device__ inline bool IsVisible(const DeviceProblem& p, const RowFeatures& f, int32_t key) {
+  if (!InWindow(f, key)) return false;
+  return f.mask == nullptr || MaskValue(p, f, key) != NegativeInfinity();
+}
+
+__device__ inline float AlibiBias(const RowFeatures& f, int32_t key) {
+  return -f.slope * static_cast<float>(abs(f.diagonal - key));
+}
+
+}  // namespace tessera::kernels::cuda
