@@ -28,9 +28,8 @@ struct FusedChoice {
 // For a valid problem with head dims up to kFusedMaxHeadDim and fp32, fp16 or bf16 inputs. Reads shapes only.
 FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTraits& traits);
 
-// Queues the chosen kernel on `stream` of the current device. `workspace`: choice.workspace_bytes of device
-// memory. The same problem gives the same bits every time.
-cudaError_t FusedAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
-                           void* workspace, cudaStream_t stream);
+// Queues the chosen kernel on `stream` of the current device, which must not have been refused. `workspace`:
+// choice.workspace_bytes of device memory, 16-byte aligned. The same problem gives the same bits every time.
+cudaError_t FusedAttention(const tessera_attention_problem& problem, void* workspace, cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

@@ -1,0 +1,86 @@
+// The dispatch: which compiled kernel a problem runs on.
+#include "kernels/cuda/fused_attention.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/device_problem.h"
+#include "kernels/cuda/fused_kernel.h"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+// What CUDA itself takes of a block's shared memory.
+constexpr int64_t kReservedSharedBytes = 1024;
+
+FusedKernels KernelsFor(tessera_dtype dtype) {
+  switch (dtype) {
+    case TESSERA_DTYPE_FP32:
+      return Fp32Kernels();
+    case TESSERA_DTYPE_FP16:
+      return Fp16Kernels();
+    case TESSERA_DTYPE_BF16:
+      return Bf16Kernels();
+    default:
+      return {nullptr, nullptr};
+  }
+}
+
+// Whether a logit is more than a positive scale times q.k. (With a positive scale the largest score is the
+// largest logit, and the softmax takes the scale along for nothing.)
+bool HasLogitFeatures(const tessera_attention_problem& p) {
+  return !(p.scale > 0) || p.softcap > 0 || p.alibi_slopes != nullptr || p.mask_kind != TESSERA_MASK_NONE;
+}
+
+// The narrowest kernel that holds the problem; null when there is none.
+const FusedKernel* FindKernel(const tessera_attention_problem& p) {
+  const int32_t head_dim = std::max(p.head_dim_qk, p.head_dim_v);
+  for (const FusedKernel& kernel : KernelsFor(p.q.dtype)) {
+    if (kernel.head_dim >= head_dim && kernel.features == HasLogitFeatures(p)) return &kernel;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTraits& traits) {
+  FusedChoice choice{};
+  const FusedKernel* const kernel = FindKernel(problem);
+  if (kernel == nullptr) {
+    choice.refusal = "no kernel for this head dim and dtype";
+    return choice;
+  }
+  if (kernel->shared_memory_bytes > traits.shared_memory_per_block) {
+    choice.refusal = "the tiles of this head dim need more shared memory than a block of this GPU has";
+    return choice;
+  }
+  choice.refusal = IndexLimit(problem, kernel->tile_q);
+  if (*choice.refusal != '\0') return choice;
+  choice.kernel = kernel->name;
+  choice.tile_q = kernel->tile_q;
+  choice.tile_kv = kernel->tile_kv;
+  choice.stages = kernel->stages;
+  choice.shared_memory_bytes = kernel->shared_memory_bytes;
+  const int64_t fit =
+      traits.shared_memory_per_multiprocessor / (kernel->shared_memory_bytes + kReservedSharedBytes);
+  choice.blocks_per_multiprocessor =
+      static_cast<int32_t>(std::clamp<int64_t>(fit, 1, kernel->blocks_per_multiprocessor));
+  choice.workspace_bytes = TableBytes(problem);
+  return choice;
+}
+
+cudaError_t FusedAttention(const tessera_attention_problem& problem, void* workspace, cudaStream_t stream) {
+  const FusedKernel* const kernel = FindKernel(problem);
+  if (kernel == nullptr) return cudaErrorInvalidValue;
+  DeviceProblem device;
+  cudaError_t error = MakeDeviceProblem(problem, kernel->tile_q, workspace, stream, &device);
+  const int64_t blocks = int64_t{device.num_tiles} * device.num_kv_heads;
+  if (error != cudaSuccess || blocks == 0) return error;
+  error = cudaFuncSetAttribute(kernel->function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               kernel->shared_memory_bytes);
+  if (error != cudaSuccess) return error;
+  void* arguments[] = {&device};
+  return cudaLaunchKernel(kernel->function, dim3(static_cast<unsigned>(blocks)), dim3(kernel->threads),
+                          arguments, static_cast<size_t>(kernel->shared_memory_bytes), stream);
+}
+
+}  // namespace tessera::kernels::cuda
