@@ -49,6 +49,10 @@ class Device {
   virtual absl::StatusOr<tessera_event*> CreateEvent() = 0;
   virtual void DestroyEvent(tessera_event* event) = 0;
   virtual absl::Status RecordEvent(tessera_event* event, tessera_stream* stream) = 0;
+  // Work queued on `stream` from now on runs after the work before the event's latest record, which may be on
+  // another stream. Does not block. Whether a failure of that work reaches `stream` is the device's choice:
+  // whoever must know synchronises an event of the stream that failed.
+  virtual absl::Status WaitEvent(tessera_stream* stream, tessera_event* event) = 0;
   // Blocks until the work before the event is done; the error of that work, if it failed.
   virtual absl::Status SynchronizeEvent(tessera_event* event) = 0;
   virtual absl::StatusOr<double> ElapsedMicroseconds(tessera_event* begin, tessera_event* end) = 0;

@@ -98,6 +98,12 @@ absl::Status PluginDevice::RecordEvent(tessera_event* event, tessera_stream* str
   });
 }
 
+absl::Status PluginDevice::WaitEvent(tessera_stream* stream, tessera_event* event) {
+  return Call("stream_wait_event", [&](tessera_message* message) {
+    return table_.stream_wait_event(table_.self, stream, event, message);
+  });
+}
+
 absl::Status PluginDevice::SynchronizeEvent(tessera_event* event) {
   return Call("event_synchronize", [&](tessera_message* message) {
     return table_.event_synchronize(table_.self, event, message);

@@ -204,6 +204,7 @@ absl::StatusOr<std::unique_ptr<PluginDevice>> MakeDevice(const Loading& loading,
                                           {"event_create", table.event_create != nullptr},
                                           {"event_destroy", table.event_destroy != nullptr},
                                           {"event_record", table.event_record != nullptr},
+                                          {"stream_wait_event", table.stream_wait_event != nullptr},
                                           {"event_synchronize", table.event_synchronize != nullptr},
                                           {"event_elapsed_us", table.event_elapsed_us != nullptr}}));
   const std::string name = PluginText(table.name, kMaxNameBytes);

@@ -96,6 +96,8 @@ absl::Status CpuDevice::RecordEvent(tessera_event* event, tessera_stream*) {
   return absl::OkStatus();
 }
 
+absl::Status CpuDevice::WaitEvent(tessera_stream*, tessera_event*) { return absl::OkStatus(); }
+
 absl::Status CpuDevice::SynchronizeEvent(tessera_event*) { return absl::OkStatus(); }
 
 absl::StatusOr<double> CpuDevice::ElapsedMicroseconds(tessera_event* begin, tessera_event* end) {

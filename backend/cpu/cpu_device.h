@@ -33,6 +33,7 @@ class CpuDevice : public Device {
   absl::StatusOr<tessera_event*> CreateEvent() override;
   void DestroyEvent(tessera_event* event) override;
   absl::Status RecordEvent(tessera_event* event, tessera_stream* stream) override;
+  absl::Status WaitEvent(tessera_stream* stream, tessera_event* event) override;
   absl::Status SynchronizeEvent(tessera_event* event) override;
   absl::StatusOr<double> ElapsedMicroseconds(tessera_event* begin, tessera_event* end) override;
 

@@ -22,7 +22,17 @@ namespace tessera::testing {
 // Copies happen at once and are remembered by kind; events hold the time they were recorded. Thread-safe.
 class FakeDevice : public Device {
  public:
-  enum class Call { kInfo, kAllocate, kCreateStream, kCopy, kCreateEvent, kRecord, kSynchronize, kElapsed };
+  enum class Call {
+    kInfo,
+    kAllocate,
+    kCreateStream,
+    kCopy,
+    kCreateEvent,
+    kRecord,
+    kWait,
+    kSynchronize,
+    kElapsed
+  };
 
   struct Options {
     std::string id = "fake:0";
@@ -147,6 +157,11 @@ class FakeDevice : public Device {
     TESSERA_RETURN_IF_ERROR(TakeFailure(Call::kRecord));
     *TimeOf(event) = Clock::now();
     return absl::OkStatus();
+  }
+
+  absl::Status WaitEvent(tessera_stream*, tessera_event*) override {
+    const std::lock_guard lock(mutex_);
+    return TakeFailure(Call::kWait);
   }
 
   absl::Status SynchronizeEvent(tessera_event*) override {

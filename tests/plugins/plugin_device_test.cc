@@ -113,6 +113,22 @@ TEST_F(FencedDeviceTest, RefusesACopyToMemoryOfTheHost) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("the destination of a copy is not in device memory"));
 }
 
+TEST_F(FencedDeviceTest, AStreamWaitsForAnEventOfAnother) {
+  const auto other = Stream::Create(device());
+  ASSERT_OK(other.status());
+  std::vector<int> sent(1 << 20), received(1 << 20);
+  std::iota(sent.begin(), sent.end(), 0);
+  const auto block = Upload(sent);
+  ASSERT_OK(block.status());
+  ASSERT_OK(device().RecordEvent(done_.get(), stream_.get()));
+  ASSERT_OK(device().WaitEvent(other->get(), done_.get()));
+  ASSERT_OK(device().CopyAsync(received.data(), block->data(), block->size(), TESSERA_COPY_DEVICE_TO_HOST,
+                               other->get()));
+  ASSERT_OK(device().RecordEvent(done_.get(), other->get()));
+  ASSERT_OK(device().SynchronizeEvent(done_.get()));
+  EXPECT_EQ(received, sent);
+}
+
 TEST_F(FencedDeviceTest, TimesTheWorkBetweenTwoEvents) {
   auto begin = Event::Create(device());
   ASSERT_OK(begin.status());

@@ -30,6 +30,7 @@ class StubDevice : public Device {
   absl::StatusOr<tessera_event*> CreateEvent() override { return Unused(); }
   void DestroyEvent(tessera_event*) override {}
   absl::Status RecordEvent(tessera_event*, tessera_stream*) override { return Unused(); }
+  absl::Status WaitEvent(tessera_stream*, tessera_event*) override { return Unused(); }
   absl::Status SynchronizeEvent(tessera_event*) override { return Unused(); }
   absl::StatusOr<double> ElapsedMicroseconds(tessera_event*, tessera_event*) override { return Unused(); }
 

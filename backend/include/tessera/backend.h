@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define TESSERA_ABI_VERSION_MAJOR 0u
-#define TESSERA_ABI_VERSION_MINOR 1u
+#define TESSERA_ABI_VERSION_MINOR 2u
 #define TESSERA_ABI_VERSION ((TESSERA_ABI_VERSION_MAJOR << 16) | TESSERA_ABI_VERSION_MINOR)
 
 /* Status codes: the values of google.rpc.Code that a backend may return. */
@@ -97,7 +97,9 @@ typedef struct tessera_host {
 
 /* A device: memory, streams and events, for a plugin that brings hardware of its own. A plugin that runs on
  * the host CPU brings none. Every function may be called from several threads at once, and returns TESSERA_OK
- * or a code and fills message. Memory is 64-byte aligned. */
+ * or a code and fills message. TESSERA_UNAVAILABLE says that the device is lost for good: the server turns
+ * its health to NOT_SERVING, drains and exits; what it frees or destroys after that must not crash. Memory is
+ * 64-byte aligned. */
 typedef struct tessera_event tessera_event;
 
 TESSERA_ENUM(tessera_memory_kind){TESSERA_MEMORY_DEVICE = 0, TESSERA_MEMORY_PINNED = 1};
@@ -133,6 +135,10 @@ typedef struct tessera_device_table {
   void (*event_destroy)(void* self, tessera_event* event);
   tessera_code (*event_record)(void* self, tessera_event* event, tessera_stream* stream,
                                tessera_message* message);
+  /* Work queued on `stream` from now on runs after the work before the event's latest record, which may be on
+   * another stream. Does not block. */
+  tessera_code (*stream_wait_event)(void* self, tessera_stream* stream, tessera_event* event,
+                                    tessera_message* message);
   /* Blocks until the work before the event is done; returns the error of that work, if it failed. */
   tessera_code (*event_synchronize)(void* self, tessera_event* event, tessera_message* message);
   tessera_code (*event_elapsed_us)(void* self, tessera_event* begin, tessera_event* end, double* microseconds,

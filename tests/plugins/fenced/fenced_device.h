@@ -14,9 +14,14 @@ inline Stream& StreamOf(tessera_stream* stream) { return *reinterpret_cast<Strea
 class Device {
  public:
   Device() {
-    table_ = {sizeof(table_), this,          "fenced:0",        &Info,          &Allocate,
-              &Free,          &StreamCreate, &StreamDestroy,    &CopyAsync,     &EventCreate,
-              &EventDestroy,  &EventRecord,  &EventSynchronize, &EventElapsedUs};
+    table_ = {sizeof(table_),   this,
+              "fenced:0",       &Info,
+              &Allocate,        &Free,
+              &StreamCreate,    &StreamDestroy,
+              &CopyAsync,       &EventCreate,
+              &EventDestroy,    &EventRecord,
+              &StreamWaitEvent, &EventSynchronize,
+              &EventElapsedUs};
   }
 
   const tessera_device_table* table() const { return &table_; }
@@ -80,6 +85,10 @@ class Device {
   static tessera_code EventRecord(void*, tessera_event* event, tessera_stream* stream,
                                   tessera_message* message) {
     return Guard(message, [&] { StreamOf(stream).Record(EventOf(event)); });
+  }
+  static tessera_code StreamWaitEvent(void*, tessera_stream* stream, tessera_event* event,
+                                      tessera_message* message) {
+    return Guard(message, [&] { StreamOf(stream).WaitFor(EventOf(event)); });
   }
   static tessera_code EventSynchronize(void*, tessera_event* event, tessera_message* message) {
     return Guard(message, [&] {

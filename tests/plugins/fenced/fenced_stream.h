@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -40,20 +41,29 @@ class Event {
 
   void Arm() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    ++pending_;
+    ++records_;
   }
   void Fire(const std::shared_ptr<Failure>& failure) {
     const std::lock_guard<std::mutex> lock(mutex_);
     failure_ = failure;
     error_ = failure->Get();
     time_ = Clock::now();
-    --pending_;
+    ++fires_;
     fired_.notify_all();
+  }
+  int64_t records() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return records_;
+  }
+  // Blocks until it has fired for its `record`-th record.
+  void AwaitFire(int64_t record) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    fired_.wait(lock, [&] { return fires_ >= record; });
   }
   // Blocks until it has fired; the failure of the work before it, or nothing.
   std::string Wait() {
     std::unique_lock<std::mutex> lock(mutex_);
-    fired_.wait(lock, [this] { return pending_ == 0; });
+    fired_.wait(lock, [this] { return fires_ == records_; });
     if (!error_.empty()) failure_->Clear(error_);
     return error_;
   }
@@ -65,7 +75,8 @@ class Event {
  private:
   mutable std::mutex mutex_;
   std::condition_variable fired_;
-  int pending_ = 0;
+  int64_t records_ = 0;
+  int64_t fires_ = 0;
   Clock::time_point time_{};
   std::shared_ptr<Failure> failure_;
   std::string error_;
@@ -95,6 +106,10 @@ class Stream {
   void Record(Event& event) {
     event.Arm();
     Push([this, &event] { event.Fire(failure_); });
+  }
+  // Later work waits for the event as it is recorded now.
+  void WaitFor(Event& event) {
+    Push([&event, record = event.records()] { event.AwaitFire(record); });
   }
 
  private:
