@@ -1,0 +1,25 @@
+// The one place where errors of the CUDA runtime become statuses.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace tessera {
+
+// Whether `error` has ended the use of its GPU by this process: every later call returns it, and what the
+// memory held is gone. (A failed allocation, say, is not: the next call may succeed.)
+bool IsSticky(cudaError_t error);
+
+// OK for cudaSuccess, else "<device>: <call>: <name of the error>: <what CUDA says of it>" with the reason
+//   DEVICE_LOST       UNAVAILABLE         IsSticky
+//   OUT_OF_MEMORY     RESOURCE_EXHAUSTED  of the GPU, or of the host for pinned memory
+//   CUDA_UNAVAILABLE  UNAVAILABLE         no usable GPU, driver or service of it, at present
+//   CUDA_UNSUPPORTED  UNIMPLEMENTED       this GPU or driver cannot do that, or not with this build
+//   CUDA_ERROR        INTERNAL            anything else: our mistake
+// and the metadata {device, call, cuda_error, expected, actual}. `device`: "cuda:0".
+absl::Status ToStatus(cudaError_t error, const std::string& device, const std::string& call);
+
+}  // namespace tessera
