@@ -10,13 +10,36 @@ namespace tessera::kernels::cuda {
 struct BlockWork {
   DeviceSequence sequence;
   int32_t kv_head;
-  int32_t group;
   int32_t first_row;  // of the tile
   int32_t num_rows;   // of the whole sequence; the tile may reach past them
 
   // Rows past the end stand for the last one: they are computed and not stored.
-  __device__ int32_t Query(int32_t row) const { return min(row, num_rows - 1) / group; }
-  __device__ int32_t Head(int32_t row) const { return kv_head * group + min(row, num_rows - 1) % group; }
+  __device__ int32_t Query(int32_t row) const { return first_query + Divide(Offset(row)); }
+  __device__ int32_t Head(int32_t row) const {
+    const int32_t offset = Offset(row);
+    return kv_head * group + offset - Divide(offset) * group;
+  }
+
+  __device__ BlockWork(const DeviceSequence& sequence, int32_t group, int32_t kv_head, int32_t first_row)
+      : sequence(sequence),
+        kv_head(kv_head),
+        first_row(first_row),
+        num_rows(sequence.q_len * group),
+        group(group),
+        first_query(first_row / group),
+        reciprocal(0xffffffffu / static_cast<uint32_t>(group) + 1) {}
+
+ private:
+  int32_t group;
+  int32_t first_query;  // of the tile
+  uint32_t reciprocal;  // 2^32 / group, rounded up
+
+  // From the first head of first_query on; below kMaxGroup plus the rows of a tile.
+  __device__ int32_t Offset(int32_t row) const { return min(row, num_rows - 1) - first_query * group; }
+  // By group, exact since the offset times the group stays below 2^32.
+  __device__ int32_t Divide(int32_t offset) const {
+    return group == 1 ? offset : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(offset), reciprocal));
+  }
 };
 
 // Blocks are laid out by sequence, then kv head, then row tile: neighbours walk the same keys, which L2 then
@@ -32,15 +55,10 @@ __device__ inline BlockWork FindWork(const DeviceProblem& p, int32_t block, int3
       high = middle;
     }
   }
-  BlockWork work;
-  work.sequence = sequences[low];
-  work.group = p.group;
-  work.num_rows = work.sequence.q_len * p.group;
-  const int32_t tiles = (work.num_rows + tile_q - 1) / tile_q;
-  const int32_t rest = static_cast<int32_t>(block - int64_t{work.sequence.first_tile} * p.num_kv_heads);
-  work.kv_head = rest / tiles;
-  work.first_row = (tiles - 1 - rest % tiles) * tile_q;
-  return work;
+  const DeviceSequence& sequence = sequences[low];
+  const int32_t tiles = (sequence.q_len * p.group + tile_q - 1) / tile_q;
+  const int32_t rest = static_cast<int32_t>(block - int64_t{sequence.first_tile} * p.num_kv_heads);
+  return BlockWork(sequence, p.group, rest / tiles, (tiles - 1 - rest % tiles) * tile_q);
 }
 
 // The keys of a row tile, cut into tiles of `tile_kv`.

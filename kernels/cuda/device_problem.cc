@@ -110,6 +110,7 @@ int64_t TableBytes(const tessera_attention_problem& problem) {
 
 const char* IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
   const int64_t group = p.num_q_heads / p.num_kv_heads;
+  if (group >= kMaxGroup) return "2^15 query heads or more share a kv head";
   int64_t blocks = 0;
   for (int64_t n = 0; n < p.num_sequences; ++n) {
     const tessera_sequence& s = p.sequences[n];

@@ -15,6 +15,8 @@ namespace tessera::kernels::cuda {
 // Lengths of a sequence, and offsets of its diagonal that ALiBi uses, stay below this, so that positions and
 // their differences fit int32.
 inline constexpr int64_t kMaxPosition = int64_t{1} << 30;
+// Query heads that share a kv head stay below this.
+inline constexpr int64_t kMaxGroup = int64_t{1} << 15;
 
 // A tensor (token, head, dim), dim stride 1. Strides in elements.
 struct DeviceTensor {
@@ -73,8 +75,8 @@ static_assert(sizeof(DeviceProblem) <= 4096);
 // Bytes of workspace that the tables of `problem` take: 0 while they fit inside DeviceProblem.
 int64_t TableBytes(const tessera_attention_problem& problem);
 
-// What a kernel of this folder cannot index, as text for the user, or an empty string: more positions than
-// kMaxPosition, more tiles of `tile_q` rows than a grid has blocks.
+// What a kernel of this folder cannot index, as text for the user, or an empty string: kMaxPosition or
+// kMaxGroup exceeded, more tiles of `tile_q` rows than a grid has blocks.
 const char* IndexLimit(const tessera_attention_problem& problem, int32_t tile_q);
 
 // Fills *device. Sequences are cut into tiles of `tile_q` rows, a row being one query of one of the

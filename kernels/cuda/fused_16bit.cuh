@@ -19,7 +19,7 @@ struct Fused16BitConfig {
   using Element = ElementType;
   static constexpr int kHeadDim = kHeadDimPadded;
   static constexpr bool kFeatures = kWithFeatures;
-  static constexpr int kWarps = 4;
+  static constexpr int kWarps = kHeadDim <= 192 ? 4 : 8;
   static constexpr int kThreads = kWarps * 32;
   // Two m16 tiles a warp let it use each K and V fragment twice; above 128 the accumulators leave room for
   // one.
@@ -27,7 +27,7 @@ struct Fused16BitConfig {
   static constexpr int kTileQ = kWarps * kRowTiles * 16;
   static constexpr int kTileKv = 64;
   static constexpr int kStages = 1;
-  static constexpr int kBlocksPerMultiprocessor = 2;
+  static constexpr int kBlocksPerMultiprocessor = kHeadDim <= 64 ? 3 : kHeadDim <= 192 ? 2 : 1;
 };
 
 // (kRows, kColumns) 16-bit elements in shared memory. Rows are whole 128-byte lines; in each line the 16-byte
@@ -239,7 +239,8 @@ struct Masking {
   // Soft-cap, ALiBi and dense mask, in this order.
   __device__ void ApplyFeatures(Consumer<Config>& consumer, int32_t tile) const {
     const DeviceProblem& p = problem;
-    ForEachRow(consumer, [&](int m, int half, const RowFeatures& f) {
+    ForEachRow([&](int m, int half) {
+      const RowFeatures f = FeaturesOf(p, work, RowAt(consumer, m, half));
       ForEachScore(consumer, m, half, tile, [&](float& score, int32_t) { score *= p.scale; });
       if (p.softcap > 0) {
         const float inverse = 1.0f / p.softcap;
@@ -261,9 +262,10 @@ struct Masking {
 
   // Hides what the window and the end of the keys hide.
   __device__ void ApplyWindow(Consumer<Config>& consumer, int32_t tile) const {
-    ForEachRow(consumer, [&](int m, int half, const RowFeatures& f) {
+    ForEachRow([&](int m, int half) {
+      const RowWindow window = WindowOf(work, RowAt(consumer, m, half));
       ForEachScore(consumer, m, half, tile, [&](float& score, int32_t key) {
-        if (!InWindow(f, key)) score = NegativeInfinity();
+        if (!window.Shows(key)) score = NegativeInfinity();
       });
     });
   }
@@ -274,10 +276,14 @@ struct Masking {
   __device__ void SetAsideNonFinite(Consumer<Config>& consumer, Fused16BitShared<Config>& shared,
                                     int32_t tile) const {
     if (!__syncthreads_or(HasNonFinite(shared))) return;
-    ForEachRow(consumer, [&](int m, int half, const RowFeatures& f) {
+    ForEachRow([&](int m, int half) {
+      const int32_t row = RowAt(consumer, m, half);
+      const RowWindow window = WindowOf(work, row);
+      const RowFeatures f = FeaturesOf(problem, work, row);
+      const int32_t first_key = tile * Config::kTileKv;
 #pragma unroll 1
       for (int32_t key = 0; key < Config::kTileKv; ++key) {
-        if (!IsVisible(problem, f, tile * Config::kTileKv + key)) continue;
+        if (!window.Shows(first_key + key) || IsMasked(problem, f, first_key + key)) continue;
 #pragma unroll
         for (int n = 0; n < Consumer<Config>::kDimTiles; ++n) {
 #pragma unroll
@@ -332,14 +338,16 @@ struct Masking {
     return found;
   }
 
+  __device__ int32_t RowAt(const Consumer<Config>& consumer, int m, int half) const {
+    return work.first_row + consumer.Row(m, half);
+  }
+
   template <class Body>
-  __device__ void ForEachRow(Consumer<Config>& consumer, Body body) const {
+  __device__ static void ForEachRow(Body body) {
 #pragma unroll
     for (int m = 0; m < Config::kRowTiles; ++m) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        body(m, half, FeaturesOf(problem, work, work.first_row + consumer.Row(m, half)));
-      }
+      for (int half = 0; half < 2; ++half) body(m, half);
     }
   }
 

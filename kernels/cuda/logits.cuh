@@ -14,12 +14,24 @@ inline constexpr float kLn2 = 0.6931471805599453f;
 
 __device__ inline float NegativeInfinity() { return __int_as_float(0xff800000); }
 
-// One query of one head, and what its logits depend on.
+// The keys that the window shows to a row, both ends visible.
+struct RowWindow {
+  int32_t first_key, last_key;
+
+  __device__ bool Shows(int32_t key) const { return key >= first_key && key <= last_key; }
+};
+
+__device__ inline RowWindow WindowOf(const BlockWork& work, int32_t row) {
+  const DeviceSequence& s = work.sequence;
+  const int32_t query = work.Query(row);
+  return {max(query + s.first_shift, 0), min(query + s.last_shift, s.kv_len - 1)};
+}
+
+// What else the logits of a row depend on.
 struct RowFeatures {
-  int32_t first_key, last_key;  // the window, both ends visible
-  int32_t diagonal;             // the key on the row's diagonal
-  float slope;                  // ALiBi
-  const void* mask;             // the row's elements
+  int32_t diagonal;  // the key on the row's diagonal
+  float slope;       // ALiBi
+  const void* mask;  // the row's elements; null: none
   int64_t mask_kv_stride;
 };
 
@@ -27,8 +39,6 @@ __device__ inline RowFeatures FeaturesOf(const DeviceProblem& p, const BlockWork
   const DeviceSequence& s = work.sequence;
   const int32_t query = work.Query(row), head = work.Head(row);
   RowFeatures f;
-  f.first_key = max(query + s.first_shift, 0);
-  f.last_key = min(query + s.last_shift, s.kv_len - 1);
   f.diagonal = query + s.diagonal;
   f.slope = p.has_alibi ? p.alibi_slopes()[head] : 0.0f;
   f.mask_kv_stride = s.mask_kv_stride;
@@ -39,10 +49,6 @@ __device__ inline RowFeatures FeaturesOf(const DeviceProblem& p, const BlockWork
         static_cast<const std::byte*>(s.mask) + (head * s.mask_head_stride + query * s.mask_q_stride) * size;
   }
   return f;
-}
-
-__device__ inline bool InWindow(const RowFeatures& f, int32_t key) {
-  return key >= f.first_key && key <= f.last_key;
 }
 
 // What the dense mask adds to the logit of `key` (inside the sequence): -inf where a boolean mask hides it.
@@ -60,10 +66,9 @@ __device__ inline float MaskValue(const DeviceProblem& p, const RowFeatures& f, 
   }
 }
 
-// Whether the row sees `key`, by window and dense mask.
-__device__ inline bool IsVisible(const DeviceProblem& p, const RowFeatures& f, int32_t key) {
-  if (!InWindow(f, key)) return false;
-  return f.mask == nullptr || MaskValue(p, f, key) != NegativeInfinity();
+// Whether a key inside the sequence is hidden by the dense mask.
+__device__ inline bool IsMasked(const DeviceProblem& p, const RowFeatures& f, int32_t key) {
+  return f.mask != nullptr && MaskValue(p, f, key) == NegativeInfinity();
 }
 
 __device__ inline float AlibiBias(const RowFeatures& f, int32_t key) {
