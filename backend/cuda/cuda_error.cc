@@ -9,6 +9,10 @@
 namespace tessera {
 namespace {
 
+// Newer than the oldest toolkit that we build with.
+constexpr int kErrorContained = 226;
+constexpr int kErrorTensorMemoryLeak = 721;
+
 struct ErrorClass {
   absl::StatusCode code;
   const char* reason;
@@ -56,7 +60,7 @@ ErrorClass ClassOf(cudaError_t error) {
 }  // namespace
 
 bool IsSticky(cudaError_t error) {
-  switch (error) {
+  switch (static_cast<int>(error)) {
     // Faults of a kernel.
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
@@ -67,11 +71,11 @@ bool IsSticky(cudaError_t error) {
     case cudaErrorMisalignedAddress:
     case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc:
-    case cudaErrorTensorMemoryLeak:
+    case kErrorTensorMemoryLeak:
     // Faults of the hardware.
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
-    case cudaErrorContained:
+    case kErrorContained:
     case cudaErrorExternalDevice:
     // The context went away under us: somebody reset the device, or its MPS server ended.
     case cudaErrorContextIsDestroyed:

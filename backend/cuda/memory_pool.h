@@ -8,7 +8,6 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -52,7 +51,7 @@ class MemoryPool {
   Stats stats() const;
 
   // What a block for `bytes` takes. Up to 1 MiB: one of four sizes between powers of two, at least 256
-  // bytes, so that a block wastes less than a quarter of itself and sizes recur. Beyond: a multiple of
+  // bytes, so that a block wastes less than a fifth of itself and sizes recur. Beyond: a multiple of
   // 2 MiB, which is what the driver takes for it anyway, so that rounding costs no memory.
   static size_t RoundedSize(size_t bytes);
 
@@ -62,9 +61,9 @@ class MemoryPool {
     uint64_t freed_at;  // by the count of frees
   };
 
+  // Null: none fits.
   void* TakeKept(size_t rounded);
-  absl::StatusOr<void*> AllocateNew(size_t rounded);
-  void HandOut(void* memory, size_t bytes);
+  void HandOut(void* memory, size_t bytes);  // with mutex_ held
 
   const Source source_;
   const size_t max_kept_bytes_;
