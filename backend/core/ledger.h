@@ -80,12 +80,19 @@ int64_t StandardHbmBytes(const AttentionProblem& problem);
 //   - else once per query tile, and only the K/V tiles in which that tile sees a key. A query tile is
 //     plan.tile_q rows of a kv head, a row being one query of one of its query heads (packed GQA); tile_q 0
 //     means all rows, tile_kv 0 all keys.
+// With `concurrent_tiles` above 1 that is a GPU, which runs so many query tiles at once (multiprocessors
+// times blocks of each): those of a kv head share what they read, and `l2_bytes`, of which some holds keys
+// twice, is shared with the heads beside them, Q and O. K and V are then read once, and again as far as they
+// were lost
+//   - between one wave of concurrent tiles and the next, when the keys, Q and O in between outgrow the cache;
+//   - within a wave, when its tiles, each at another key along a causal diagonal, outgrow it.
 // Written: O and LSE. Split partials (an fp32 row of O and its LSE per split) are written and read once.
 // Slopes, sinks and sequence descriptions are too small to count. O(log) per sequence, whatever its lengths.
 struct ModelledTraffic {
   int64_t read_bytes, write_bytes;
 };
-ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes);
+ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes,
+                             int64_t concurrent_tiles = 1);
 
 // Fills traffic, choice and flops of `ledger` from the plan of this very problem; ratios use
 // ledger.memory.workspace_peak. choice.batch_requests is left to whoever merged requests.

@@ -1,5 +1,8 @@
 // The modelled half of the ledger: what a fused pass moves, and what materialising the scores would.
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
 
 #include "backend/core/ledger.h"
 #include "backend/core/saturating.h"
@@ -8,6 +11,11 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kFp32Bytes = 4;
+
+// Of a GPU's L2, what holds different data when every multiprocessor reads the same keys. From the A100 on L2
+// is two partitions, each of which caches for the multiprocessors next to it (NVIDIA A100 Tensor Core GPU
+// Architecture, "A100 L2 Cache"): such keys are there twice.
+constexpr double kEffectiveL2Share = 0.5;
 
 // Bytes of the tensors that any implementation moves once.
 struct OperandBytes {
@@ -68,13 +76,19 @@ Int128 CountUpTo(Int128 bound, Int128 shift, Int128 tile_q, Int128 count) {
   return bound < shift ? 0 : std::min<Int128>((bound - shift) / tile_q + 1, count);
 }
 
-// Keys in K/V tiles that hold a key visible to one of the rows [first, last].
-int64_t KeysRead(const Sequence& s, const Schedule& schedule, int64_t first, int64_t last) {
+// The keys, in whole K/V tiles, of which one is visible to one of the rows [first, last].
+KeyRange KeysRead(const Sequence& s, const Schedule& schedule, int64_t first, int64_t last) {
   const int64_t begin = VisibleKeys(s, first / schedule.group).begin;
   const int64_t end = VisibleKeys(s, last / schedule.group).end;
-  if (end <= begin) return 0;
-  return std::min(RoundUp(end, schedule.tile_kv), s.kv_len) - RoundDown(begin, schedule.tile_kv);
+  if (end <= begin) return {begin, begin};
+  return {RoundDown(begin, schedule.tile_kv), std::min(RoundUp(end, schedule.tile_kv), s.kv_len)};
 }
+
+int64_t ToInt64(double value) {
+  return value < 0x1p63 ? static_cast<int64_t>(value) : std::numeric_limits<int64_t>::max();
+}
+
+int64_t Length(const KeyRange& keys) { return keys.end - keys.begin; }
 
 // The sum of KeysRead over all tiles of `rows` rows, without walking them. The keys that tile t reads begin
 // and end at clamp(floor((t * tile_q + shift) / group), 0, kv_len), rounded to K/V tiles, for a shift of
@@ -103,21 +117,167 @@ Int128 KeysReadByAllTiles(const Sequence& s, const Schedule& schedule, int64_t r
     begins = tile_kv * FloorSum(partial - zero, tile_kv * group, tile_q, zero * tile_q + shift) +
              (whole - partial) * kv_len;
   }
-  return ends - begins + KeysRead(s, schedule, static_cast<int64_t>(whole * tile_q), rows - 1);
+  return ends - begins + Length(KeysRead(s, schedule, static_cast<int64_t>(whole * tile_q), rows - 1));
+}
+
+// One (sequence, kv head) pair of a launch, and what it shares the cache with.
+struct Pair {
+  const Sequence& sequence;
+  Schedule schedule;
+  int64_t rows;
+  int64_t key_bytes;  // of K and V
+};
+
+// A GPU runs `tiles` query tiles at once, each walking its keys from the last to the first, and starts the
+// next where one ends: pair by pair, in each from the last tile to the first. The tiles that begin together
+// are called a wave.
+struct Waves {
+  int64_t tiles;
+  double l2_bytes;         // effective
+  double operand_bytes;    // of Q and O, that a wave streams through the cache
+  double pairs_per_wave;   // on average
+  double splits_per_pair;  // wave boundaries inside a pair, on average
+};
+
+// Of lines that are read again after `touched` bytes of others, all read cyclically, the share that a cache
+// of `cache` bytes has lost. A cache that evicts at random loses a line with probability
+// 1 - exp(-(evictions) / (lines of the cache)), and evicts once for each line lost among those touched.
+double LostShare(double touched, double cache) {
+  if (touched <= cache) return 0;
+  const double turns = touched / std::max(cache, 1.0);
+  double lost = 1;
+  for (int i = 0; i < 50; ++i) lost = 1 - std::exp(-lost * turns);
+  return lost;
+}
+
+// Keys that the tiles of rows [first, boundary) take from device memory though those of [boundary, last],
+// which ran just before them, had read them.
+double KeysLostAt(const Pair& pair, const Waves& waves, int64_t first, int64_t boundary, int64_t last) {
+  const Sequence& s = pair.sequence;
+  const KeyRange before = KeysRead(s, pair.schedule, boundary, last);
+  const KeyRange after = KeysRead(s, pair.schedule, first, boundary - 1);
+  const int64_t shared = std::min(before.end, after.end) - std::max(before.begin, after.begin);
+  if (shared <= 0) return 0;
+  // The second wave starts when the shortest walk of the first one ends. In steps of one key: how long after
+  // the first wave's last tile it comes to a key. Along a diagonal that may be before that: it reads with it.
+  const int64_t shortest_last = std::min(SaturatingAdd(boundary, pair.schedule.tile_q - 1), last);
+  const int64_t delay = Length(KeysRead(s, pair.schedule, boundary, shortest_last)) + after.end - before.end;
+  if (delay <= 0) return 0;
+  // Meanwhile one wave goes on towards the first key while the other comes from the last.
+  const double touched = std::min(static_cast<double>(shared), 2.0 * static_cast<double>(delay)) *
+                         static_cast<double>(pair.key_bytes);
+  return static_cast<double>(shared) *
+         LostShare(waves.pairs_per_wave * touched + waves.operand_bytes, waves.l2_bytes);
+}
+
+// The sum of KeysLostAt over the boundaries of a pair's waves; sampled where there are many.
+double KeysLostBetweenWaves(const Pair& pair, const Waves& waves) {
+  constexpr int64_t kSamples = 64;
+  const int64_t wave_rows = SaturatingMultiply(waves.tiles, pair.schedule.tile_q);
+  const int64_t boundaries = CeilDiv(pair.rows, wave_rows) - 1;
+  const int64_t samples = std::min(boundaries, kSamples);
+  double lost = 0;
+  for (int64_t n = 0; n < samples; ++n) {
+    const auto wave = static_cast<int64_t>(Int128{n} * boundaries / samples);  // before the boundary
+    const int64_t last = pair.rows - 1 - wave * wave_rows;
+    const int64_t boundary = last - wave_rows + 1;
+    lost += KeysLostAt(pair, waves, std::max<int64_t>(boundary - wave_rows, 0), boundary, last);
+  }
+  if (samples > 0) lost *= static_cast<double>(boundaries) / static_cast<double>(samples);
+  // Where all walks are equally long, waves keep the launch's rhythm, and cut pairs anywhere. Along a
+  // diagonal, blocks that end one by one let the next pair start afresh.
+  const Sequence& s = pair.sequence;
+  const bool equal_walks = s.window_right < 0 || s.window_left >= 0;
+  const double more = waves.splits_per_pair - static_cast<double>(boundaries);
+  const int64_t middle = pair.rows / 2 / pair.schedule.tile_q * pair.schedule.tile_q;
+  if (equal_walks && more > 0 && middle > 0) {
+    lost += more * KeysLostAt(pair, waves, std::max<int64_t>(middle - wave_rows, 0), middle,
+                              std::min(middle + wave_rows, pair.rows) - 1);
+  }
+  return lost;
+}
+
+// Keys that tiles of one wave take from device memory though others of the wave read them: along a diagonal
+// each tile is at another key, and all those must fit the cache.
+double KeysLostWithinWaves(const Pair& pair, const Waves& waves) {
+  const Sequence& s = pair.sequence;
+  const Schedule& schedule = pair.schedule;
+  const int64_t wave_rows = std::min(SaturatingMultiply(waves.tiles, schedule.tile_q), pair.rows);
+  const int64_t first = pair.rows - wave_rows;
+  const int64_t first_end =
+      KeysRead(s, schedule, first, std::min(SaturatingAdd(first, schedule.tile_q), pair.rows) - 1).end;
+  const KeyRange all = KeysRead(s, schedule, first, pair.rows - 1);
+  const double skew = static_cast<double>(all.end - first_end) * static_cast<double>(pair.key_bytes);
+  // Nor can the tiles of several pairs be at more keys than they have rows.
+  const double most = static_cast<double>(waves.tiles) * static_cast<double>(schedule.tile_q) /
+                      static_cast<double>(schedule.group) * static_cast<double>(pair.key_bytes);
+  const double share = LostShare(std::min(waves.pairs_per_wave * skew, most), waves.l2_bytes);
+  if (share == 0) return 0;
+  Schedule by_wave = schedule;
+  by_wave.tile_q = wave_rows;
+  return share * static_cast<double>(KeysReadByAllTiles(s, schedule, pair.rows) -
+                                     KeysReadByAllTiles(s, by_wave, pair.rows));
+}
+
+Waves WavesOf(const AttentionProblem& p, const Pair& pair, int64_t concurrent_tiles, int64_t launch_tiles,
+              int64_t l2_bytes) {
+  Waves waves{};
+  waves.tiles = concurrent_tiles;
+  waves.l2_bytes = kEffectiveL2Share * static_cast<double>(l2_bytes);
+  const int64_t row_bytes =
+      int64_t{p.head_dim_qk} * DTypeSize(p.q.dtype) + int64_t{p.head_dim_v} * DTypeSize(p.o.dtype);
+  const int64_t tiles = CeilDiv(pair.rows, pair.schedule.tile_q);
+  waves.operand_bytes = static_cast<double>(std::min(concurrent_tiles, launch_tiles)) *
+                        static_cast<double>(std::min(pair.schedule.tile_q, pair.rows)) *
+                        static_cast<double>(row_bytes);
+  // As if the launch were made of pairs like this one: a wave is cut where a pair ends and a pair where a
+  // wave ends, unless both end at once.
+  const int64_t pairs = std::max<int64_t>(launch_tiles / tiles, 1);
+  const int64_t count = CeilDiv(launch_tiles, concurrent_tiles);
+  const int64_t together = (pairs - 1) / (concurrent_tiles / std::gcd(concurrent_tiles, tiles));
+  const auto parts = static_cast<double>(count + pairs - 1 - together);
+  waves.pairs_per_wave = parts / static_cast<double>(count);
+  waves.splits_per_pair = parts / static_cast<double>(pairs) - 1;
+  return waves;
+}
+
+// Tiles of one kv head of `s`.
+int64_t TilesOf(const Sequence& s, const Schedule& schedule) {
+  return CeilDiv(SaturatingMultiply(s.q_len, schedule.group), schedule.tile_q);
+}
+
+Schedule ScheduleOf(const AttentionProblem& p, const Sequence& s, const Plan& plan) {
+  const int64_t group = p.num_q_heads / p.num_kv_heads;
+  return {group, plan.tile_q > 0 ? plan.tile_q : std::max<int64_t>(SaturatingMultiply(s.q_len, group), 1),
+          plan.tile_kv > 0 ? plan.tile_kv : std::max<int64_t>(s.kv_len, 1)};
+}
+
+int64_t LaunchTiles(const AttentionProblem& p, const Plan& plan) {
+  int64_t tiles = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    tiles = SaturatingAdd(tiles, TilesOf(p.sequences[n], ScheduleOf(p, p.sequences[n], plan)));
+  }
+  return SaturatingMultiply(tiles, p.num_kv_heads);
 }
 
 // Bytes of K and V that one kv head of one sequence takes from device memory.
-int64_t KvBytesOfHead(const AttentionProblem& p, const Sequence& s, const Plan& plan, int64_t l2_bytes) {
+int64_t KvBytesOfHead(const AttentionProblem& p, const Sequence& s, const Plan& plan, int64_t l2_bytes,
+                      int64_t concurrent_tiles, int64_t launch_tiles) {
   if (s.q_len == 0 || s.kv_len == 0) return 0;
-  const int64_t key_bytes = (int64_t{p.head_dim_qk} + p.head_dim_v) * DTypeSize(p.k.dtype);
-  const int64_t group = p.num_q_heads / p.num_kv_heads;
-  const int64_t rows = SaturatingMultiply(s.q_len, group);
-  const Schedule schedule{group, plan.tile_q > 0 ? plan.tile_q : rows,
-                          plan.tile_kv > 0 ? plan.tile_kv : s.kv_len};
-
-  const int64_t once = SaturatingMultiply(KeysRead(s, schedule, 0, rows - 1), key_bytes);
-  if (once <= l2_bytes) return once;
-  return SaturatingMultiply(SaturateToInt64(KeysReadByAllTiles(s, schedule, rows)), key_bytes);
+  const Pair pair{.sequence = s,
+                  .schedule = ScheduleOf(p, s, plan),
+                  .rows = SaturatingMultiply(s.q_len, p.num_q_heads / p.num_kv_heads),
+                  .key_bytes = (int64_t{p.head_dim_qk} + p.head_dim_v) * DTypeSize(p.k.dtype)};
+  const int64_t keys = Length(KeysRead(s, pair.schedule, 0, pair.rows - 1));
+  const int64_t once = SaturatingMultiply(keys, pair.key_bytes);
+  if (concurrent_tiles <= 1) {
+    if (once <= l2_bytes) return once;
+    return SaturatingMultiply(SaturateToInt64(KeysReadByAllTiles(s, pair.schedule, pair.rows)),
+                              pair.key_bytes);
+  }
+  const Waves waves = WavesOf(p, pair, concurrent_tiles, launch_tiles, l2_bytes);
+  const double lost = KeysLostBetweenWaves(pair, waves) + KeysLostWithinWaves(pair, waves);
+  return SaturatingAdd(once, ToInt64(lost * static_cast<double>(pair.key_bytes)));
 }
 
 }  // namespace
@@ -135,11 +295,14 @@ int64_t StandardHbmBytes(const AttentionProblem& problem) {
   return total;
 }
 
-ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes) {
+ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes,
+                             int64_t concurrent_tiles) {
   const OperandBytes bytes = OperandBytesOf(problem);
+  const int64_t launch_tiles = concurrent_tiles > 1 ? LaunchTiles(problem, plan) : 0;
   int64_t kv = 0;
   for (int64_t n = 0; n < problem.num_sequences; ++n) {
-    const int64_t head = KvBytesOfHead(problem, problem.sequences[n], plan, l2_bytes);
+    const int64_t head =
+        KvBytesOfHead(problem, problem.sequences[n], plan, l2_bytes, concurrent_tiles, launch_tiles);
     kv = SaturatingAdd(kv, SaturatingMultiply(head, problem.num_kv_heads));
   }
   int64_t partials = 0;
