@@ -62,57 +62,55 @@ class Device {
   virtual absl::Status Health() const { return absl::OkStatus(); }
 };
 
-// Owning, move-only block of device or pinned memory.
+// What Health() says of a lost device, and so every request that needs it: UNAVAILABLE, reason DEVICE_LOST.
+absl::Status DeviceLostError(const std::string& device, const std::string& cause);
+
+// Owning, move-only handle of something that the device creates and destroys; empty by default and once moved
+// from.
+template <typename T, absl::StatusOr<T*> (Device::*kCreate)(), void (Device::*kDestroy)(T*)>
+class DeviceHandle {
+ public:
+  DeviceHandle() = default;
+  static absl::StatusOr<DeviceHandle> Create(Device& device) {
+    const absl::StatusOr<T*> created = (device.*kCreate)();
+    if (!created.ok()) return created.status();
+    DeviceHandle handle;
+    handle.owned_ = {*created, Destroy{&device}};
+    return handle;
+  }
+
+  void Reset() { owned_.reset(); }
+  T* get() const { return owned_.get(); }
+
+ private:
+  struct Destroy {
+    Device* device;
+    void operator()(T* handle) const { (device->*kDestroy)(handle); }
+  };
+  std::unique_ptr<T, Destroy> owned_;
+};
+
+using Stream = DeviceHandle<tessera_stream, &Device::CreateStream, &Device::DestroyStream>;
+using Event = DeviceHandle<tessera_event, &Device::CreateEvent, &Device::DestroyEvent>;
+
+// Owning, move-only block of device or pinned memory; empty by default, once moved from and of 0 bytes.
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
   static absl::StatusOr<DeviceBuffer> Create(Device& device, MemoryKind kind, size_t bytes);
-  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = static_cast<DeviceBuffer&&>(other); }
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
-  ~DeviceBuffer() { Reset(); }
 
-  void Reset();
-  std::byte* data() const { return static_cast<std::byte*>(data_); }
-  size_t size() const { return size_; }
+  void Reset() { block_.reset(); }
+  std::byte* data() const { return block_.get(); }
+  size_t size() const { return block_ == nullptr ? 0 : block_.get_deleter().bytes; }
 
  private:
-  Device* device_ = nullptr;
-  MemoryKind kind_ = TESSERA_MEMORY_DEVICE;
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
-
-// Owning, move-only stream and event handles.
-class Stream {
- public:
-  Stream() = default;
-  static absl::StatusOr<Stream> Create(Device& device);
-  Stream(Stream&& other) noexcept { *this = static_cast<Stream&&>(other); }
-  Stream& operator=(Stream&& other) noexcept;
-  ~Stream() { Reset(); }
-
-  void Reset();
-  tessera_stream* get() const { return handle_; }
-
- private:
-  Device* device_ = nullptr;
-  tessera_stream* handle_ = nullptr;
-};
-
-class Event {
- public:
-  Event() = default;
-  static absl::StatusOr<Event> Create(Device& device);
-  Event(Event&& other) noexcept { *this = static_cast<Event&&>(other); }
-  Event& operator=(Event&& other) noexcept;
-  ~Event() { Reset(); }
-
-  void Reset();
-  tessera_event* get() const { return handle_; }
-
- private:
-  Device* device_ = nullptr;
-  tessera_event* handle_ = nullptr;
+  struct Free {
+    Device* device;
+    MemoryKind kind;
+    size_t bytes;
+    void operator()(std::byte* block) const { device->Free(kind, block); }
+  };
+  std::unique_ptr<std::byte, Free> block_;
 };
 
 }  // namespace tessera

@@ -121,4 +121,18 @@ absl::StatusOr<double> PluginDevice::ElapsedMicroseconds(tessera_event* begin, t
   return microseconds;
 }
 
+absl::Status PluginDevice::Health() const {
+  const std::lock_guard lock(mutex_);
+  return health_;
+}
+
+absl::Status PluginDevice::Call(const char* function,
+                                absl::FunctionRef<tessera_code(tessera_message*)> call) const {
+  absl::Status status = CallPlugin(id_, function, call);
+  if (!absl::IsUnavailable(status)) return status;
+  const std::lock_guard lock(mutex_);
+  if (health_.ok()) health_ = DeviceLostError(id_, std::string(status.message()));
+  return health_;
+}
+
 }  // namespace tessera

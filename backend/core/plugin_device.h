@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "backend/core/device.h"
@@ -11,7 +12,7 @@ namespace tessera {
 
 // Its memory is never host-accessible: the server reaches it through copies only. What the table returns is
 // checked: INTERNAL with reason PLUGIN_INVALID_RESULT for a null or misaligned block, a null handle, a
-// negative time.
+// negative time. A call that returns TESSERA_UNAVAILABLE marks the device lost.
 class PluginDevice : public Device {
  public:
   // `table` is complete (LoadPlugin has checked it).
@@ -36,10 +37,10 @@ class PluginDevice : public Device {
   absl::Status SynchronizeEvent(tessera_event* event) override;
   absl::StatusOr<double> ElapsedMicroseconds(tessera_event* begin, tessera_event* end) override;
 
+  absl::Status Health() const override;
+
  private:
-  absl::Status Call(const char* function, absl::FunctionRef<tessera_code(tessera_message*)> call) const {
-    return CallPlugin(id_, function, call);
-  }
+  absl::Status Call(const char* function, absl::FunctionRef<tessera_code(tessera_message*)> call) const;
   absl::Status InvalidResult(const char* function, const std::string& field, const std::string& expected,
                              const std::string& actual) const {
     return PluginInvalid("PLUGIN_INVALID_RESULT", id_, function, field, expected, actual);
@@ -48,6 +49,8 @@ class PluginDevice : public Device {
   std::shared_ptr<const PluginInstance> instance_;
   tessera_device_table table_;
   std::string id_;
+  mutable std::mutex mutex_;
+  mutable absl::Status health_;  // guarded by mutex_
 };
 
 }  // namespace tessera
