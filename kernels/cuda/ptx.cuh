@@ -20,6 +20,12 @@ __device__ inline void CpAsync16(uint32_t destination, const void* source, uint3
                : "memory");
 }
 
+// cp.async.ca.shared.global: likewise 4 bytes, through L1.
+__device__ inline void CpAsync4(uint32_t destination, const void* source, uint32_t bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(destination), "l"(source), "r"(bytes)
+               : "memory");
+}
+
 // cp.async.commit_group
 __device__ inline void CpAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
