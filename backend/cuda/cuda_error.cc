@@ -1,7 +1,7 @@
 #include "backend/cuda/cuda_error.h"
 
+#include <cstdlib>
 #include <optional>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
@@ -57,6 +57,43 @@ ErrorClass ClassOf(cudaError_t error) {
   }
 }
 
+std::string CudaVersion(int version) {
+  return absl::StrCat("CUDA ", version / 1000, ".", version % 1000 / 10);
+}
+
+std::string HiddenBy() {
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible == nullptr ? "" : absl::StrCat(" (CUDA_VISIBLE_DEVICES is \"", visible, "\")");
+}
+
+// "<what is wrong>: <what to do>".
+std::string Diagnosis(cudaError_t error, int driver_version) {
+  switch (error) {
+    case cudaErrorInsufficientDriver:
+    case cudaErrorStubLibrary:
+    case cudaErrorCallRequiresNewerDriver:
+      if (driver_version == 0) {
+        return "no NVIDIA driver is found: install one, or start the container with GPUs (docker run --gpus "
+               "all)";
+      }
+      // Minor versions of one major version are compatible.
+      return absl::StrCat("the NVIDIA driver is too old, it is for ", CudaVersion(driver_version),
+                          ": install one for ", CudaVersion(CUDART_VERSION / 1000 * 1000), " or later");
+    case cudaErrorNoDevice:
+      return absl::StrCat(
+          "no GPU is visible to this process", HiddenBy(),
+          ": see what nvidia-smi lists, and start a container with GPUs (docker run --gpus all)");
+    case cudaErrorSystemDriverMismatch:
+      return "the NVIDIA driver's library and kernel module are of different versions: reboot, or reload the "
+             "module";
+    case cudaErrorSystemNotReady:
+      return "the GPUs are not ready: start nvidia-fabricmanager";
+    default:
+      return absl::StrCat("CUDA does not start (", cudaGetErrorName(error), ": ", cudaGetErrorString(error),
+                          "): see what nvidia-smi says");
+  }
+}
+
 }  // namespace
 
 bool IsSticky(cudaError_t error) {
@@ -101,6 +138,14 @@ absl::Status ToStatus(cudaError_t error, const std::string& device, const std::s
                                  {"cuda_error", name},
                                  {"expected", "cudaSuccess"},
                                  {"actual", name}},
+                    .retry_after = std::nullopt});
+}
+
+absl::Status WhyNoGpu(cudaError_t error, int driver_version) {
+  return MakeError(absl::StatusCode::kUnavailable, Diagnosis(error, driver_version),
+                   {.reason = "NO_GPU",
+                    .metadata = {{"cuda_error", cudaGetErrorName(error)},
+                                 {"driver_version", absl::StrCat(driver_version)}},
                     .retry_after = std::nullopt});
 }
 

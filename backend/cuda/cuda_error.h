@@ -22,4 +22,8 @@ bool IsSticky(cudaError_t error);
 // and the metadata {device, call, cuda_error, expected, actual}. `device`: "cuda:0".
 absl::Status ToStatus(cudaError_t error, const std::string& device, const std::string& call);
 
+// Why this process has no GPU, and what an operator does about it: UNAVAILABLE with reason NO_GPU, from
+// what cudaGetDeviceCount returned and what cudaDriverGetVersion gave (12040 for CUDA 12.4; 0: no driver).
+absl::Status WhyNoGpu(cudaError_t error, int driver_version);
+
 }  // namespace tessera

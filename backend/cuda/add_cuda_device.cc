@@ -1,0 +1,76 @@
+#include "backend/cuda/add_cuda_device.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/core/error.h"
+#include "backend/cuda/cuda_device.h"
+#include "backend/cuda/cuda_error.h"
+#include "backend/cuda/fused_backend.h"
+
+namespace tessera {
+namespace {
+
+constexpr int32_t kOldestCapability = 80;  // what the kernels are compiled for: see TesseraCuda.cmake
+
+std::string Dotted(int32_t capability) { return absl::StrCat(capability / 10, ".", capability % 10); }
+
+absl::StatusOr<int> CountGpus() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count > 0) return count;
+  int driver_version = 0;  // stays 0 without a driver
+  cudaDriverGetVersion(&driver_version);
+  cudaGetLastError();
+  return WhyNoGpu(error == cudaSuccess ? cudaErrorNoDevice : error, driver_version);
+}
+
+absl::Status TooOld(const CudaDevice& device, const std::string& name) {
+  const std::string needed = absl::StrCat("compute capability ", Dotted(kOldestCapability), " or later");
+  const std::string actual = Dotted(device.traits().compute_capability);
+  return MakeError(absl::StatusCode::kUnavailable,
+                   absl::StrCat(device.id(), ": ", name, " has compute capability ", actual, ": expected ",
+                                needed, "; choose another GPU with --cuda-device"),
+                   {.reason = "GPU_TOO_OLD",
+                    .metadata = {{"device", device.id()}, {"expected", needed}, {"actual", actual}},
+                    .retry_after = std::nullopt});
+}
+
+// A GPU that is there and cannot be opened is unavailable, whatever the error.
+absl::Status NotOpened(const absl::Status& error) {
+  return MakeError(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat(
+          std::string(error.message()),
+          ": the GPU cannot be opened; nvidia-smi says whether another process holds it or its memory"),
+      GetErrorDetail(error).value_or(ErrorDetail{}));
+}
+
+absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int32_t ordinal) {
+  TESSERA_ASSIGN_OR_RETURN(const int count, CountGpus());
+  if (ordinal >= count) {
+    return InvalidArgument("CUDA_DEVICE_INVALID", "CUDA device",
+                           count == 1 ? "0, the only GPU here" : absl::StrCat("0..", count - 1),
+                           absl::StrCat(ordinal));
+  }
+  absl::StatusOr<std::unique_ptr<CudaDevice>> device = CudaDevice::Create(ordinal);
+  if (!device.ok()) return NotOpened(device.status());
+  const absl::StatusOr<DeviceInfo> info = (*device)->Info();
+  if (!info.ok()) return NotOpened(info.status());
+  if ((*device)->traits().compute_capability < kOldestCapability) return TooOld(**device, info->name);
+  return device;
+}
+
+}  // namespace
+
+absl::StatusOr<Device*> AddCudaDevice(int32_t ordinal, BackendRegistry& registry) {
+  TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> owned, Open(ordinal));
+  CudaDevice& device = *owned;
+  registry.AddDevice(std::move(owned));
+  TESSERA_RETURN_IF_ERROR(registry.Add(std::make_unique<CudaFusedBackend>(device)));
+  return &device;
+}
+
+}  // namespace tessera
