@@ -139,14 +139,17 @@ struct Waves {
   double splits_per_pair;  // wave boundaries inside a pair, on average
 };
 
-// Of lines that are read again after `touched` bytes of others, all read cyclically, the share that a cache
-// of `cache` bytes has lost. A cache that evicts at random loses a line with probability
-// 1 - exp(-(evictions) / (lines of the cache)), and evicts once for each line lost among those touched.
-double LostShare(double touched, double cache) {
-  if (touched <= cache) return 0;
-  const double turns = touched / std::max(cache, 1.0);
+// Of bytes that are read again and again, each time after `touched` others like them and `new_bytes` that
+// are read or written once, the share that a cache of `cache` bytes has lost by then. What fits is kept.
+// Beyond that, a cache that evicts at random loses a line with probability
+// 1 - exp(-(lines evicted) / (lines of the cache)), and evicts one for each lost and each new one.
+double LostShare(double touched, double new_bytes, double cache) {
+  if (touched + new_bytes <= cache) return 0;
   double lost = 1;
-  for (int i = 0; i < 50; ++i) lost = 1 - std::exp(-lost * turns);
+  for (double before = 2; before - lost > 1e-3;) {  // falls to the fixed point
+    before = lost;
+    lost = 1 - std::exp(-(before * touched + new_bytes) / std::max(cache, 1.0));
+  }
   return lost;
 }
 
@@ -161,13 +164,22 @@ double KeysLostAt(const Pair& pair, const Waves& waves, int64_t first, int64_t b
   // The second wave starts when the shortest walk of the first one ends. In steps of one key: how long after
   // the first wave's last tile it comes to a key. Along a diagonal that may be before that: it reads with it.
   const int64_t shortest_last = std::min(SaturatingAdd(boundary, pair.schedule.tile_q - 1), last);
-  const int64_t delay = Length(KeysRead(s, pair.schedule, boundary, shortest_last)) + after.end - before.end;
+  const KeyRange shortest = KeysRead(s, pair.schedule, boundary, shortest_last);
+  const int64_t delay = Length(shortest) + after.end - before.end;
   if (delay <= 0) return 0;
-  // Meanwhile one wave goes on towards the first key while the other comes from the last.
-  const double touched = std::min(static_cast<double>(shared), 2.0 * static_cast<double>(delay)) *
+  // Meanwhile one wave, as wide as its tiles are out of step, goes on towards the first key while the other
+  // comes from the last; so do those of other pairs beside them, of which there are more for some keys than
+  // for others.
+  const auto skew = static_cast<double>(before.end - shortest.end);
+  const double touched = std::min(static_cast<double>(shared), 2 * (static_cast<double>(delay) + skew)) *
                          static_cast<double>(pair.key_bytes);
-  return static_cast<double>(shared) *
-         LostShare(waves.pairs_per_wave * touched + waves.operand_bytes, waves.l2_bytes);
+  constexpr int kPoints = 8;
+  double share = 0;
+  for (int i = 0; i < kPoints; ++i) {
+    const double pairs = 1 + 2 * (waves.pairs_per_wave - 1) * (i + 0.5) / kPoints;
+    share += LostShare(pairs * touched, waves.operand_bytes, waves.l2_bytes) / kPoints;
+  }
+  return static_cast<double>(shared) * share;
 }
 
 // The sum of KeysLostAt over the boundaries of a pair's waves; sampled where there are many.
@@ -184,12 +196,16 @@ double KeysLostBetweenWaves(const Pair& pair, const Waves& waves) {
     lost += KeysLostAt(pair, waves, std::max<int64_t>(boundary - wave_rows, 0), boundary, last);
   }
   if (samples > 0) lost *= static_cast<double>(boundaries) / static_cast<double>(samples);
-  // Where all walks are equally long, waves keep the launch's rhythm, and cut pairs anywhere. Along a
-  // diagonal, blocks that end one by one let the next pair start afresh.
+  // Where walks are about equally long, waves keep the launch's rhythm, and cut pairs anywhere. Where they
+  // are not, blocks that end one by one let the next pair start afresh.
   const Sequence& s = pair.sequence;
-  const bool equal_walks = s.window_right < 0 || s.window_left >= 0;
+  const int64_t tile_q = pair.schedule.tile_q;
+  const int64_t first_walk = Length(KeysRead(s, pair.schedule, 0, std::min(tile_q, pair.rows) - 1));
+  const int64_t last_walk =
+      Length(KeysRead(s, pair.schedule, (pair.rows - 1) / tile_q * tile_q, pair.rows - 1));
+  const bool equal_walks = std::min(first_walk, last_walk) >= std::max(first_walk, last_walk) / 2;
   const double more = waves.splits_per_pair - static_cast<double>(boundaries);
-  const int64_t middle = pair.rows / 2 / pair.schedule.tile_q * pair.schedule.tile_q;
+  const int64_t middle = pair.rows / 2 / tile_q * tile_q;
   if (equal_walks && more > 0 && middle > 0) {
     lost += more * KeysLostAt(pair, waves, std::max<int64_t>(middle - wave_rows, 0), middle,
                               std::min(middle + wave_rows, pair.rows) - 1);
@@ -211,7 +227,7 @@ double KeysLostWithinWaves(const Pair& pair, const Waves& waves) {
   // Nor can the tiles of several pairs be at more keys than they have rows.
   const double most = static_cast<double>(waves.tiles) * static_cast<double>(schedule.tile_q) /
                       static_cast<double>(schedule.group) * static_cast<double>(pair.key_bytes);
-  const double share = LostShare(std::min(waves.pairs_per_wave * skew, most), waves.l2_bytes);
+  const double share = LostShare(std::min(waves.pairs_per_wave * skew, most), 0, waves.l2_bytes);
   if (share == 0) return 0;
   Schedule by_wave = schedule;
   by_wave.tile_q = wave_rows;
