@@ -121,11 +121,18 @@ struct Producer {
   }
 
   __device__ void LoadQuery() {
+    constexpr int kChunks = QueryTile<Config>::kChunks;
     const DeviceTensor& q = problem.q;
-    LoadTile(shared.q, q.vectorised, Config::kTileQ, problem.head_dim_qk, [&](int row) {
+#pragma unroll 2
+    for (int index = threadIdx.x; index < Config::kTileQ * kChunks; index += Config::kThreads) {
+      const int row = index / kChunks, chunk = index % kChunks;
       const int32_t at = work.first_row + row;
-      return Source(q, work.sequence.q_begin + work.Query(at), work.Head(at));
-    });
+      const float* const source =
+          Source(q, work.sequence.q_begin + work.Query(at), work.Head(at)) + chunk * 4;
+      const int32_t num_floats = problem.head_dim_qk - chunk * 4;
+      q.vectorised ? CopyChunk<true>(shared.q.Chunk(row, chunk), source, num_floats)
+                   : CopyChunk<false>(shared.q.Chunk(row, chunk), source, num_floats);
+    }
   }
 
   __device__ void LoadSlice() {
@@ -147,37 +154,39 @@ struct Producer {
   }
 
   template <class Slice>
-  __device__ void LoadKv(Slice& into, const DeviceTensor& tensor, int32_t first_key, int32_t first_dim,
+  __device__ void LoadKv(Slice& slice, const DeviceTensor& tensor, int32_t first_key, int32_t first_dim,
                          int32_t head_dim) {
-    const float* const base = Source(tensor, work.sequence.kv_begin + first_key, work.kv_head) + first_dim;
-    LoadTile(into, tensor.vectorised, work.sequence.kv_len - first_key, head_dim - first_dim,
-             [&](int row) { return base + row * tensor.token_stride; });
+    const float* const source = Source(tensor, work.sequence.kv_begin + first_key, work.kv_head) + first_dim;
+    const int32_t num_keys = work.sequence.kv_len - first_key, num_dims = head_dim - first_dim;
+    tensor.vectorised ? CopyRows<true>(slice, source, tensor.token_stride, num_keys, num_dims)
+                      : CopyRows<false>(slice, source, tensor.token_stride, num_keys, num_dims);
   }
 
   // Rows from `num_rows` on, and columns from `num_columns` on, become zeros.
-  template <class Into, class RowSource>
-  __device__ static void LoadTile(Into& into, bool vectorised, int32_t num_rows, int32_t num_columns,
-                                  RowSource row_source) {
+  template <bool kVectorised, class Slice>
+  __device__ static void CopyRows(Slice& slice, const float* source, int64_t stride, int32_t num_rows,
+                                  int32_t num_columns) {
+    constexpr int kRowStep = Config::kThreads / Slice::kChunks;
+    static_assert(Slice::kRows % kRowStep == 0 && Config::kThreads % Slice::kChunks == 0);
     const int thread = static_cast<int>(threadIdx.x);
-    if (vectorised) {
-      static_assert(Into::kRows * Into::kChunks % Config::kThreads == 0);
-      const uint32_t base = ptx::SharedAddress(into.chunks);
-#pragma unroll
-      for (int i = 0; i < Into::kRows * Into::kChunks / Config::kThreads; ++i) {
-        const int index = i * Config::kThreads + thread;
-        const int row = index / Into::kChunks, chunk = index % Into::kChunks;
-        const bool exists = row < num_rows && chunk * 4 < num_columns;
-        const float* const source = exists ? row_source(row) + chunk * 4 : row_source(0);
-        ptx::CpAsync16(base + Into::Offset(row, chunk) * 16, source, exists ? 16 : 0);
-      }
+    const int first_row = thread / Slice::kChunks, chunk = thread % Slice::kChunks;
+    source += first_row * stride + chunk * 4;
+#pragma unroll(kVectorised ? Slice::kRows / kRowStep : 2)
+    for (int row = first_row; row < first_row + Slice::kRows; row += kRowStep) {
+      CopyChunk<kVectorised>(slice.Chunk(row, chunk), source, row < num_rows ? num_columns - chunk * 4 : 0);
+      source += kRowStep * stride;
+    }
+  }
+
+  // Only the first `num_floats`, if so many, exist and are read; the rest become zeros.
+  template <bool kVectorised>
+  __device__ static void CopyChunk(float4& to, const float* source, int32_t num_floats) {
+    const uint32_t address = ptx::SharedAddress(&to);
+    if constexpr (kVectorised) {
+      ptx::CpAsync16(address, source, num_floats > 0 ? 16 : 0);
     } else {
-#pragma unroll 4
-      for (int index = thread; index < Into::kRows * Into::kColumns; index += Config::kThreads) {
-        const int row = index / Into::kColumns, column = index % Into::kColumns;
-        const bool exists = row < num_rows && column < num_columns;
-        const float* const source = exists ? row_source(row) + column : row_source(0);
-        ptx::CpAsync4(ptx::SharedAddress(into.At(row, column)), source, exists ? 4 : 0);
-      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e) ptx::CpAsync4(address + e * 4, source + e, e < num_floats ? 4 : 0);
     }
   }
 };
