@@ -99,25 +99,29 @@ struct Producer {
                            RowSource row_source) {
     constexpr int kChunks = Tile::kChunks, kRows = sizeof(Tile) / Tile::kPitchBytes;
     static_assert(kRows * kChunks % Config::kThreads == 0);
-    const uint32_t base = ptx::SharedAddress(tile.data);
+    if (tensor.vectorised) {
+      const uint32_t base = ptx::SharedAddress(tile.data);
 #pragma unroll
-    for (int i = 0; i < kRows * kChunks / Config::kThreads; ++i) {
-      const int index = i * Config::kThreads + static_cast<int>(threadIdx.x);
-      const int row = index / kChunks, chunk = index % kChunks;
-      const bool exists = row < num_rows;
-      const Element* const source = row_source(exists ? row : 0);
-      if (tensor.vectorised) {
-        const bool valid = exists && chunk * 8 < head_dim;
-        ptx::CpAsync16(base + Tile::Offset(row, chunk), valid ? source + chunk * 8 : source, valid ? 16 : 0);
-      } else {
-        alignas(16) Element elements[8];
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-          const int column = chunk * 8 + e;
-          elements[e] = exists && column < head_dim ? source[column] : Element(0.0f);
-        }
-        *tile.Chunk(row, chunk) = *reinterpret_cast<const uint4*>(elements);
+      for (int i = 0; i < kRows * kChunks / Config::kThreads; ++i) {
+        const int index = i * Config::kThreads + static_cast<int>(threadIdx.x);
+        const int row = index / kChunks, chunk = index % kChunks;
+        const bool valid = row < num_rows && chunk * 8 < head_dim;
+        // What is not read must still be an address that could be.
+        ptx::CpAsync16(base + Tile::Offset(row, chunk), valid ? row_source(row) + chunk * 8 : row_source(0),
+                       valid ? 16 : 0);
       }
+      return;
+    }
+#pragma unroll 1
+    for (int index = threadIdx.x; index < kRows * kChunks; index += Config::kThreads) {
+      const int row = index / kChunks, chunk = index % kChunks;
+      alignas(16) Element elements[8];
+#pragma unroll
+      for (int e = 0; e < 8; ++e) {
+        const int column = chunk * 8 + e;
+        elements[e] = row < num_rows && column < head_dim ? row_source(row)[column] : Element(0.0f);
+      }
+      *tile.Chunk(row, chunk) = *reinterpret_cast<const uint4*>(elements);
     }
   }
 };
@@ -171,19 +175,21 @@ struct Consumer {
     const uint32_t k_swizzle = (lane / 8 % 2 ^ lane % 8) << 4;
 #pragma unroll
     for (int d = 0; d < Config::kHeadDim / 16; ++d) {
-      uint32_t a[kRowTiles][4];
+      uint32_t a[kRowTiles][4], b[kKeyTiles / 2][4];
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
         ptx::LoadMatrices(q + m * 16 * kPitchBytes + ((d << 5) ^ q_swizzle), a[m]);
       }
 #pragma unroll
-      for (int n = 0; n < kKeyTiles; n += 2) {
-        uint32_t b[4];
-        ptx::LoadMatrices(k + n * 8 * kPitchBytes + ((d << 5) ^ k_swizzle), b);
+      for (int n = 0; n < kKeyTiles / 2; ++n) {
+        ptx::LoadMatrices(k + n * 16 * kPitchBytes + ((d << 5) ^ k_swizzle), b[n]);
+      }
+#pragma unroll
+      for (int n = 0; n < kKeyTiles / 2; ++n) {
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-          ptx::MultiplyAdd(Element{}, scores[m][n], a[m], b[0], b[1]);
-          ptx::MultiplyAdd(Element{}, scores[m][n + 1], a[m], b[2], b[3]);
+          ptx::MultiplyAdd(Element{}, scores[m][2 * n], a[m], b[n][0], b[n][1]);
+          ptx::MultiplyAdd(Element{}, scores[m][2 * n + 1], a[m], b[n][2], b[n][3]);
         }
       }
     }
