@@ -70,7 +70,8 @@ absl::Status CudaFusedBackend::Enqueue(const Plan& plan, const AttentionProblem&
                                        tessera_stream* stream) {
   TESSERA_RETURN_IF_ERROR(device_.MakeCurrent());
   TESSERA_RETURN_IF_ERROR(device_.Check(
-      kernels::cuda::FusedAttention(problem, workspace, CudaDevice::Unwrap(stream)), plan.kernel));
+      kernels::cuda::FusedAttention(problem, device_.traits(), workspace, CudaDevice::Unwrap(stream)),
+      plan.kernel));
   return device_.Check(cudaGetLastError(), plan.kernel);
 }
 

@@ -20,14 +20,23 @@ struct Fused16BitConfig {
   static constexpr int kHeadDim = kHeadDimPadded;
   static constexpr bool kFeatures = kWithFeatures;
   static constexpr int kWarps = kHeadDim <= 192 ? 4 : 8;
-  static constexpr int kThreads = kWarps * 32;
   // Two m16 tiles a warp let it use each K and V fragment twice; above 128 the accumulators leave room for
   // one.
   static constexpr int kRowTiles = kHeadDim <= 128 ? 2 : 1;
-  static constexpr int kTileQ = kWarps * kRowTiles * 16;
   static constexpr int kTileKv = 64;
-  static constexpr int kStages = 1;
   static constexpr int kBlocksPerMultiprocessor = kHeadDim <= 64 ? 3 : kHeadDim <= 192 ? 2 : 1;
+  // Follow from the above.
+  static constexpr int kThreads = kWarps * 32;
+  static constexpr int kTileQ = kWarps * kRowTiles * 16;
+  static constexpr int kStages = 1;
+};
+
+// For GPUs whose blocks cannot have the 128 KiB of shared memory that 128 rows of head dim 256 take.
+template <typename ElementType, bool kWithFeatures>
+struct Fused16BitNarrowConfig : Fused16BitConfig<ElementType, 256, kWithFeatures> {
+  static constexpr int kWarps = 4;
+  static constexpr int kThreads = 128;
+  static constexpr int kTileQ = 64;
 };
 
 // (kRows, kColumns) 16-bit elements in shared memory. Rows are whole 128-byte lines; in each line the 16-byte

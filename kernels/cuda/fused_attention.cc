@@ -31,20 +31,24 @@ bool HasLogitFeatures(const tessera_attention_problem& p) {
   return !(p.scale > 0) || p.softcap > 0 || p.alibi_slopes != nullptr || p.mask_kind != TESSERA_MASK_NONE;
 }
 
-// The narrowest kernel that holds the problem; null when there is none.
-const FusedKernel* FindKernel(const tessera_attention_problem& p) {
+// The kernel for the narrowest head dim that holds the problem, by preference; null when there is none. Where
+// none fits the shared memory that blocks can have on this GPU, the one that comes closest.
+const FusedKernel* FindKernel(const tessera_attention_problem& p, const DeviceTraits& traits) {
   const int32_t head_dim = std::max(p.head_dim_qk, p.head_dim_v);
+  const FusedKernel* found = nullptr;
   for (const FusedKernel& kernel : KernelsFor(p.q.dtype)) {
-    if (kernel.head_dim >= head_dim && kernel.features == HasLogitFeatures(p)) return &kernel;
+    if (kernel.head_dim < head_dim || kernel.features != HasLogitFeatures(p)) continue;
+    if (kernel.shared_memory_bytes <= traits.shared_memory_per_block) return &kernel;
+    if (found == nullptr || kernel.shared_memory_bytes < found->shared_memory_bytes) found = &kernel;
   }
-  return nullptr;
+  return found;
 }
 
 }  // namespace
 
 FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTraits& traits) {
   FusedChoice choice{};
-  const FusedKernel* const kernel = FindKernel(problem);
+  const FusedKernel* const kernel = FindKernel(problem, traits);
   if (kernel == nullptr) {
     choice.refusal = "no kernel for this head dim and dtype";
     return choice;
@@ -68,8 +72,9 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
   return choice;
 }
 
-cudaError_t FusedAttention(const tessera_attention_problem& problem, void* workspace, cudaStream_t stream) {
-  const FusedKernel* const kernel = FindKernel(problem);
+cudaError_t FusedAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
+                           void* workspace, cudaStream_t stream) {
+  const FusedKernel* const kernel = FindKernel(problem, traits);
   if (kernel == nullptr) return cudaErrorInvalidValue;
   DeviceProblem device;
   cudaError_t error = MakeDeviceProblem(problem, kernel->tile_q, workspace, stream, &device);

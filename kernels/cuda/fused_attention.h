@@ -30,6 +30,7 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
 
 // Queues the chosen kernel on `stream` of the current device, which must not have been refused. `workspace`:
 // choice.workspace_bytes of device memory, 16-byte aligned. The same problem gives the same bits every time.
-cudaError_t FusedAttention(const tessera_attention_problem& problem, void* workspace, cudaStream_t stream);
+cudaError_t FusedAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
+                           void* workspace, cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda

@@ -11,6 +11,8 @@ template <int kHeadDim>
 using Plain = Fused16BitConfig<__nv_bfloat16, kHeadDim, false>;
 template <int kHeadDim>
 using Features = Fused16BitConfig<__nv_bfloat16, kHeadDim, true>;
+template <bool kFeatures>
+using Narrow = Fused16BitNarrowConfig<__nv_bfloat16, kFeatures>;
 
 }  // namespace
 
@@ -66,6 +68,16 @@ __global__ void __launch_bounds__(Features<256>::kThreads, Features<256>::kBlock
   Fused16Bit<Features<256>>(problem);
 }
 
+__global__ void __launch_bounds__(Narrow<false>::kThreads, Narrow<false>::kBlocksPerMultiprocessor)
+    tessera_fused_bf16_d256_narrow(const __grid_constant__ DeviceProblem problem) {
+  Fused16Bit<Narrow<false>>(problem);
+}
+
+__global__ void __launch_bounds__(Narrow<true>::kThreads, Narrow<true>::kBlocksPerMultiprocessor)
+    tessera_fused_bf16_d256_narrow_features(const __grid_constant__ DeviceProblem problem) {
+  Fused16Bit<Narrow<true>>(problem);
+}
+
 }  // extern "C"
 
 FusedKernels Bf16Kernels() {
@@ -80,6 +92,9 @@ FusedKernels Bf16Kernels() {
       Describe16Bit<Features<192>>("tessera_fused_bf16_d192_features", tessera_fused_bf16_d192_features),
       Describe16Bit<Plain<256>>("tessera_fused_bf16_d256", tessera_fused_bf16_d256),
       Describe16Bit<Features<256>>("tessera_fused_bf16_d256_features", tessera_fused_bf16_d256_features),
+      Describe16Bit<Narrow<false>>("tessera_fused_bf16_d256_narrow", tessera_fused_bf16_d256_narrow),
+      Describe16Bit<Narrow<true>>("tessera_fused_bf16_d256_narrow_features",
+                                  tessera_fused_bf16_d256_narrow_features),
   };
   return {std::begin(kernels), std::end(kernels)};
 }

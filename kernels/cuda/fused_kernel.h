@@ -20,7 +20,7 @@ struct FusedKernel {
   int32_t blocks_per_multiprocessor;
 };
 
-// The kernels for one input dtype, by rising head_dim, the one without features before the one with.
+// The kernels for one input dtype, by rising head_dim and then in order of preference.
 struct FusedKernels {
   const FusedKernel* begin_;
   const FusedKernel* end_;
