@@ -1,0 +1,198 @@
+// Which fused CUDA kernel runs a problem, and what its launch carries: host code, so no GPU is needed.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/device_problem.h"
+#include "kernels/cuda/fused_attention.h"
+
+namespace tessera::kernels::cuda {
+namespace {
+
+constexpr DeviceTraits kHopper{.compute_capability = 90,
+                               .multiprocessors = 132,
+                               .shared_memory_per_block = 227 << 10,
+                               .shared_memory_per_multiprocessor = 228 << 10,
+                               .l2_bytes = 50 << 20};
+constexpr DeviceTraits kAda{.compute_capability = 89,
+                            .multiprocessors = 58,
+                            .shared_memory_per_block = 99 << 10,
+                            .shared_memory_per_multiprocessor = 100 << 10,
+                            .l2_bytes = 48 << 20};
+
+// Shapes without memory behind them, as a dry run has.
+struct Shapes {
+  tessera_attention_problem problem{};
+  std::vector<tessera_sequence> sequences;
+  std::vector<float> per_head;
+
+  explicit Shapes(tessera_dtype dtype = TESSERA_DTYPE_BF16, int32_t head_dim = 128,
+                  int64_t num_sequences = 1) {
+    problem.struct_size = sizeof problem;
+    problem.num_q_heads = 8;
+    problem.num_kv_heads = 2;
+    problem.scale = 0.1f;
+    SetHeadDims(head_dim, head_dim);
+    for (tessera_tensor* t : {&problem.q, &problem.k, &problem.v, &problem.o}) t->dtype = dtype;
+    tessera_sequence sequence{};
+    sequence.q_len = sequence.kv_len = 300;
+    sequence.window_left = sequence.window_right = -1;
+    sequences.assign(static_cast<size_t>(num_sequences), sequence);
+    problem.sequences = sequences.data();
+    problem.num_sequences = num_sequences;
+    per_head.assign(8, 0.5f);
+  }
+
+  void SetHeadDims(int32_t qk, int32_t v) {
+    problem.head_dim_qk = qk;
+    problem.head_dim_v = v;
+    problem.q.token_stride = problem.k.token_stride = problem.q.head_stride = problem.k.head_stride = qk;
+    problem.v.token_stride = problem.o.token_stride = problem.v.head_stride = problem.o.head_stride = v;
+  }
+
+  std::string Kernel(const DeviceTraits& traits = kHopper) const {
+    const FusedChoice choice = ChooseFused(problem, traits);
+    return choice.kernel != nullptr ? choice.kernel : std::string("refused: ") + choice.refusal;
+  }
+};
+
+TEST(FusedDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
+  Shapes shapes;
+  const std::pair<std::pair<int, int>, const char*> expected[] = {
+      {{16, 16}, "tessera_fused_bf16_d64"},    {{64, 64}, "tessera_fused_bf16_d64"},
+      {{65, 64}, "tessera_fused_bf16_d96"},    {{96, 96}, "tessera_fused_bf16_d96"},
+      {{104, 8}, "tessera_fused_bf16_d128"},   {{8, 128}, "tessera_fused_bf16_d128"},
+      {{192, 128}, "tessera_fused_bf16_d192"}, {{200, 200}, "tessera_fused_bf16_d256"},
+      {{256, 256}, "tessera_fused_bf16_d256"}};
+  for (const auto& [dims, kernel] : expected) {
+    shapes.SetHeadDims(dims.first, dims.second);
+    EXPECT_EQ(shapes.Kernel(), kernel) << dims.first << "/" << dims.second;
+  }
+  shapes.SetHeadDims(264, 64);
+  EXPECT_EQ(shapes.Kernel(), "refused: no kernel for this head dim and dtype");
+}
+
+TEST(FusedDispatchTest, EveryHeadDimHasAKernelInEveryDtypeOnSmallGpusToo) {
+  for (tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+    for (int32_t dim = 1; dim <= kFusedMaxHeadDim; ++dim) {
+      const FusedChoice choice = ChooseFused(Shapes(dtype, dim).problem, kAda);
+      ASSERT_NE(choice.kernel, nullptr) << dtype << " " << dim << ": " << choice.refusal;
+      EXPECT_LE(choice.shared_memory_bytes, kAda.shared_memory_per_block);
+      EXPECT_GE(choice.blocks_per_multiprocessor, 1);
+    }
+  }
+  EXPECT_EQ(Shapes(TESSERA_DTYPE_BF16, 256).Kernel(kAda), "tessera_fused_bf16_d256_narrow");
+}
+
+TEST(FusedDispatchTest, OnlyLogitFeaturesTakeTheKernelWithFeatures) {
+  const auto kernel_with = [](auto change) {
+    Shapes shapes(TESSERA_DTYPE_FP16);
+    change(shapes);
+    return shapes.Kernel();
+  };
+  const std::string plain = "tessera_fused_fp16_d128", featured = plain + "_features";
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.sequences[0].window_right = 0; }), plain);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.sequences[0].window_left = 64; }), plain);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.sinks = s.per_head.data(); }), plain);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.softcap = 30; }), featured);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.alibi_slopes = s.per_head.data(); }), featured);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.mask_kind = TESSERA_MASK_BOOLEAN; }), featured);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.scale = 0; }), featured);
+  EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.scale = -1; }), featured);
+}
+
+TEST(FusedDispatchTest, NeedsNoWorkspaceUntilTheTablesOutgrowTheParameters) {
+  EXPECT_EQ(ChooseFused(Shapes(TESSERA_DTYPE_BF16, 128, 32).problem, kHopper).workspace_bytes, 0);
+  const FusedChoice many = ChooseFused(Shapes(TESSERA_DTYPE_BF16, 128, 1000).problem, kHopper);
+  EXPECT_EQ(many.workspace_bytes, 1000 * static_cast<int64_t>(sizeof(DeviceSequence)));
+}
+
+TEST(FusedDispatchTest, RefusesWhatInt32CannotIndex) {
+  Shapes shapes;
+  shapes.sequences[0].kv_len = kMaxPosition;
+  EXPECT_EQ(shapes.Kernel(),
+            "refused: a sequence has 2^30 rows (queries times heads of a group) or keys, or more");
+  shapes.sequences[0].kv_len = 300;
+  shapes.sequences[0].q_len = kMaxPosition / 4;
+  EXPECT_NE(shapes.Kernel().find("refused"), std::string::npos);
+  shapes.sequences[0].q_len = 300;
+  shapes.sequences[0].diagonal_offset = int64_t{1} << 39;
+  EXPECT_EQ(shapes.Kernel(), "tessera_fused_bf16_d128");  // a window that far away hides all, or nothing
+  shapes.problem.alibi_slopes = shapes.per_head.data();
+  EXPECT_EQ(shapes.Kernel(), "refused: ALiBi with a diagonal offset of 2^30 or more");
+}
+
+TEST(DeviceProblemTest, CutsSequencesIntoTilesLongestFirst) {
+  Shapes shapes(TESSERA_DTYPE_BF16, 128, 3);
+  const int64_t lengths[] = {10, 500, 0};
+  for (int n = 0; n < 3; ++n) {
+    shapes.sequences[n].q_len = shapes.sequences[n].kv_len = lengths[n];
+    shapes.sequences[n].q_begin = 1000 * n;
+  }
+  DeviceProblem device;
+  ASSERT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+  EXPECT_EQ(device.group, 4);
+  EXPECT_EQ(device.tables, nullptr);
+  std::vector<DeviceSequence> sequences(3);
+  std::memcpy(sequences.data(), device.inline_tables, 3 * sizeof(DeviceSequence));
+  EXPECT_EQ(sequences[0].q_begin, 1000);
+  EXPECT_EQ(sequences[0].first_tile, 0);
+  EXPECT_EQ(sequences[1].q_begin, 0);
+  EXPECT_EQ(sequences[1].first_tile, 16);  // 500 queries of 4 heads: 2000 rows
+  EXPECT_EQ(device.num_tiles, 17);
+}
+
+TEST(DeviceProblemTest, PutsSlopesAndSinksBehindTheSequences) {
+  Shapes shapes;
+  shapes.problem.alibi_slopes = shapes.per_head.data();
+  std::vector<float> sinks = {1, 2, 3, 4, 5, 6, 7, 8};
+  shapes.problem.sinks = sinks.data();
+  DeviceProblem device;
+  ASSERT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+  float tables[16];
+  std::memcpy(tables, device.inline_tables + sizeof(DeviceSequence), sizeof tables);
+  EXPECT_EQ(std::vector<float>(tables, tables + 8), shapes.per_head);
+  EXPECT_EQ(std::vector<float>(tables + 8, tables + 16), sinks);
+}
+
+TEST(DeviceProblemTest, TurnsWindowsIntoShifts) {
+  Shapes shapes;
+  tessera_sequence& s = shapes.sequences[0];
+  const auto shifts = [&] {
+    DeviceProblem device;
+    EXPECT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+    DeviceSequence view;
+    std::memcpy(&view, device.inline_tables, sizeof view);
+    return std::pair<int64_t, int64_t>(view.first_shift, view.last_shift);
+  };
+  EXPECT_EQ(shifts(), (std::pair<int64_t, int64_t>(-kMaxPosition, kMaxPosition)));
+  s.diagonal_offset = 100;
+  s.window_left = 10;
+  s.window_right = 0;
+  EXPECT_EQ(shifts(), (std::pair<int64_t, int64_t>(90, 100)));
+  s.diagonal_offset = -(int64_t{1} << 39);
+  EXPECT_EQ(shifts(), (std::pair<int64_t, int64_t>(-kMaxPosition, -kMaxPosition)));
+}
+
+TEST(DeviceProblemTest, MovesSixteenBytesAtATimeWhereEveryRowIsAligned) {
+  Shapes shapes;
+  const auto vectorised = [&] {
+    DeviceProblem device;
+    EXPECT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+    return device.k.vectorised;
+  };
+  EXPECT_TRUE(vectorised());
+  shapes.problem.k.token_stride = 129;
+  EXPECT_FALSE(vectorised());
+  shapes.problem.k.token_stride = 128;
+  shapes.problem.k.data = reinterpret_cast<void*>(8);
+  EXPECT_FALSE(vectorised());
+  shapes.problem.k.data = nullptr;
+  shapes.SetHeadDims(100, 100);
+  EXPECT_FALSE(vectorised());
+}
+
+}  // namespace
+}  // namespace tessera::kernels::cuda
