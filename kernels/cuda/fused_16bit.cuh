@@ -266,9 +266,11 @@ struct Masking {
         ForEachScore(consumer, m, half, tile, [&](float& score, int32_t key) { score += AlibiBias(f, key); });
       }
       if (f.mask != nullptr) {
-        // Keys past the end, whose scores are hidden anyway, have no element.
+        // Keys past the end, whose scores are hidden anyway, have no element. A hidden score is replaced: it
+        // may be NaN.
         ForEachScore(consumer, m, half, tile, [&](float& score, int32_t key) {
-          score += MaskValue(p, f, min(key, work.sequence.kv_len - 1));
+          const float value = MaskValue(p, f, min(key, work.sequence.kv_len - 1));
+          score = value == NegativeInfinity() ? value : score + value;
         });
       }
       ForEachScore(consumer, m, half, tile, [&](float& score, int32_t) { score *= kLog2E; });
@@ -549,10 +551,10 @@ __device__ void Fused16Bit(const DeviceProblem& problem) {
     const bool is_full = walk.IsFull(tile, Config::kTileKv);
     if constexpr (Config::kFeatures) masking.ApplyFeatures(consumer, tile);
     if (!is_full) masking.ApplyWindow(consumer, tile);
+    softmax.Update(consumer);
     if (!is_full || (Config::kFeatures && problem.mask_kind != TESSERA_MASK_NONE)) {
       masking.SetAsideNonFinite(consumer, shared, tile);
     }
-    softmax.Update(consumer);
     consumer.Accumulate(shared);
   }
   Epilogue<Config>{problem, work}.Store(consumer, softmax);
