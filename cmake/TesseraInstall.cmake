@@ -1,5 +1,5 @@
 # What `cmake --install` puts where. Component `sdk`: what it takes to build a plugin or a client out of tree;
-# component `runtime`: the programs.
+# component `runtime`: the programs; `checks`: the programs that judge an installation; `python`: the Python client.
 include(CMakePackageConfigHelpers)
 
 set(_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/tessera)
@@ -22,11 +22,29 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/tesseraConfigVersion.cmak
 install(FILES ${PROJECT_BINARY_DIR}/tesseraConfig.cmake ${PROJECT_BINARY_DIR}/tesseraConfigVersion.cmake
   DESTINATION ${_package_dir} COMPONENT sdk)
 
-foreach(_program tessera-server tessera)
-  if(TARGET ${_program})
-    install(TARGETS ${_program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT runtime)
+# Installed programs look for shared libraries in ../lib first (TesseraReleaseTarball.cmake says why by DT_RPATH). It is
+# set when they are linked, so that installing changes nothing in them.
+function(tessera_install_program program component)
+  if(NOT TARGET ${program})
+    return()
   endif()
+  set_target_properties(${program} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib" BUILD_WITH_INSTALL_RPATH ON)
+  target_link_options(${program} PRIVATE -Wl,--disable-new-dtags)
+  install(TARGETS ${program} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT ${component})
+endfunction()
+
+foreach(_program tessera-server tessera)
+  tessera_install_program(${_program} runtime)
 endforeach()
+foreach(_program tessera_conformance cuda_attention_bench cpu_attention_bench tessera-gpu-checks)
+  tessera_install_program(${_program} checks)
+endforeach()
+
+# Where setup.py finds the protos by the same relative path as in the source tree.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/client/python DESTINATION ${CMAKE_INSTALL_DATADIR}/tessera/client COMPONENT python
+  PATTERN _proto EXCLUDE PATTERN tests EXCLUDE PATTERN .gitignore EXCLUDE PATTERN build EXCLUDE
+  PATTERN __pycache__ EXCLUDE PATTERN "*.egg-info" EXCLUDE PATTERN ".*_cache" EXCLUDE)
+
 foreach(_document LICENSE README.md)
   if(EXISTS ${PROJECT_SOURCE_DIR}/${_document})
     install(FILES ${PROJECT_SOURCE_DIR}/${_document} DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)

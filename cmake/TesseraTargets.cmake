@@ -4,7 +4,12 @@
 add_library(tessera_compile_options INTERFACE)
 target_compile_features(tessera_compile_options INTERFACE cxx_std_20)
 target_compile_options(tessera_compile_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wno-missing-field-initializers>)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wno-missing-field-initializers>
+  # What users install names no folder of the machine that built it.
+  $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:C,CXX>>:
+  -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= -fmacro-prefix-map=${PROJECT_BINARY_DIR}/=>
+  # GCC 12 at -O3 sees an overlap in "text" + std::to_string(n) that is not there (GCC bug 105651).
+  $<$<AND:$<CONFIG:Release>,$<COMPILE_LANG_AND_ID:CXX,GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict>)
 target_include_directories(tessera_compile_options INTERFACE
   ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/generated)
 if(TESSERA_SANITIZE)
