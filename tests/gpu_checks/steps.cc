@@ -1,0 +1,152 @@
+#include "tests/gpu_checks/steps.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+
+namespace tessera::gpu_checks {
+namespace {
+
+using std::chrono::seconds;
+using Arguments = std::vector<std::string>;
+
+// The last line that is not empty: where our programs sum up.
+std::string LastLine(const std::string& text) {
+  const std::vector<std::string> lines = absl::StrSplit(text, '\n', absl::SkipWhitespace());
+  return lines.empty() ? "" : lines.back();
+}
+
+// Keeps the message of a failed run, and adds what it said last.
+void SumUp(StepResult& result, const std::string& summary) {
+  absl::StrAppend(&result.message, result.message.empty() ? "" : ": ", summary);
+}
+
+StepResult Conformance(const std::string& backend, const std::string& filter, seconds timeout) {
+  StepResult result =
+      RunProgram("tessera_conformance",
+                 {absl::StrCat("--backend=", backend), absl::StrCat("--filter=", filter)}, timeout);
+  SumUp(result, LastLine(result.output.empty() ? result.log : result.output));
+  return result;
+}
+
+// Runs a command of `tessera` against a server of its own.
+StepResult RunClient(Arguments arguments, seconds timeout) {
+  auto server = StepServer::Start();
+  if (!server.ok()) return Failed(std::string(server.status().message()));
+  arguments.push_back(absl::StrCat("--server=", (*server)->address()));
+  StepResult result = RunProgram("tessera", arguments, timeout);
+  (*server)->Finish(result);
+  return result;
+}
+
+StepResult Verify(const std::string& backend, int64_t cases, seconds timeout) {
+  StepResult result =
+      RunClient({"verify", absl::StrCat("--backend=", backend), absl::StrCat("--cases=", cases)}, timeout);
+  SumUp(result, LastLine(result.output));
+  return result;
+}
+
+// Takes the JSON that a program printed into the result's data.
+void TakeJson(StepResult& result) {
+  Json data = Json::parse(result.output, nullptr, /*allow_exceptions=*/false);
+  if (!data.is_discarded()) {
+    result.data = std::move(data);
+    result.output.clear();
+  } else if (result.outcome == Outcome::kPassed) {
+    result.outcome = Outcome::kFailed;
+    result.message = "what it printed is not JSON";
+  }
+}
+
+StepResult Compare(const Settings& settings, const Environment& environment, const std::string& dtype,
+                   seconds timeout) {
+  StepResult result = RunClient(
+      {"bench", "compare", "--json", absl::StrCat("--dtype=", dtype),
+       absl::StrCat("--fused=", environment.fused), absl::StrCat("--standard=", environment.standard),
+       absl::StrCat("--n=", absl::StrJoin(settings.lengths, ","))},
+      timeout);
+  TakeJson(result);
+  if (!result.data.is_object()) return result;
+  std::string speed_ups;
+  for (const Json& row : result.data.value("rows", Json::array())) {
+    if (!row.contains("speed_up")) continue;
+    absl::StrAppend(&speed_ups, speed_ups.empty() ? "speed-up " : ", ", row["speed_up"].get<double>(), " at ",
+                    row["n"].get<int64_t>());
+  }
+  SumUp(result, speed_ups.empty() ? "nothing was measured" : speed_ups);
+  return result;
+}
+
+StepResult KernelBenchmark(const Environment& environment, seconds timeout) {
+  StepResult result = environment.on_gpu()
+                          ? RunProgram("cuda_attention_bench", {"--json"}, timeout)
+                          : RunProgram("cpu_attention_bench",
+                                       {"--benchmark_format=json", "--benchmark_min_time=0.01",
+                                        "--benchmark_filter=fp32.*1024"},
+                                       timeout);
+  TakeJson(result);
+  return result;
+}
+
+// compute-sanitizer says "ERROR SUMMARY: 0 errors" and exits with our code when it found one.
+StepResult Sanitize(const Settings& settings, const std::string& tool, const std::string& backend,
+                    seconds timeout) {
+  StepResult result =
+      RunProgram(settings.compute_sanitizer,
+                 {"--tool", tool, "--error-exitcode", "99", "--launch-timeout", "0",
+                  absl::StrCat(ProgramFolder(), "/tessera_conformance"), absl::StrCat("--backend=", backend),
+                  absl::StrCat("--filter=", settings.sanitizer_filter)},
+                 timeout);
+  SumUp(result, LastLine(result.output));
+  return result;
+}
+
+// A step of one backend, skipped where that cannot run.
+Step BackendStep(const std::string& check, const std::string& backend, const BackendStatus& status,
+                 std::function<StepResult(seconds)> run) {
+  return {absl::StrCat(check, ".", backend), [backend, &status, run = std::move(run)](seconds timeout) {
+            if (!status.usable) return Skipped(absl::StrCat(backend, ": ", status.reason));
+            return run(timeout);
+          }};
+}
+
+}  // namespace
+
+std::vector<Step> MakeSteps(const Settings& settings, const Environment& environment) {
+  const std::pair<std::string, const BackendStatus*> backends[] = {
+      {environment.fused, &environment.fused_status}, {environment.standard, &environment.standard_status}};
+  std::vector<Step> steps;
+  for (const auto& [backend, status] : backends) {
+    steps.push_back(
+        BackendStep("conformance", backend, *status, [&settings, backend = backend](seconds timeout) {
+          return Conformance(backend, settings.filter, timeout);
+        }));
+  }
+  for (const auto& [backend, status] : backends) {
+    steps.push_back(BackendStep("verify", backend, *status, [&settings, backend = backend](seconds timeout) {
+      return Verify(backend, settings.cases, timeout);
+    }));
+  }
+  steps.push_back(
+      {"memory", [&](seconds timeout) { return CheckMemory(settings.memory_length, environment, timeout); }});
+  for (const char* dtype : {"bf16", "fp32"}) {
+    steps.push_back({absl::StrCat("compare.", dtype),
+                     [&, dtype](seconds timeout) { return Compare(settings, environment, dtype, timeout); }});
+  }
+  steps.push_back({"kernel", [&](seconds timeout) { return KernelBenchmark(environment, timeout); }});
+  if (!settings.compute_sanitizer.empty()) {
+    for (const char* tool : {"memcheck", "racecheck"}) {
+      for (const auto& [backend, status] : backends) {
+        steps.push_back(
+            BackendStep(tool, backend, *status, [&settings, tool, backend = backend](seconds timeout) {
+              return Sanitize(settings, tool, backend, timeout);
+            }));
+      }
+    }
+  }
+  return steps;
+}
+
+}  // namespace tessera::gpu_checks
