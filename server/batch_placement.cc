@@ -1,5 +1,6 @@
 #include "server/batch_placement.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -13,6 +14,9 @@ namespace {
 // Past this a request's own launch takes longer than packing saves: 1 MiB is about 50 us of memcpy each way.
 constexpr int64_t kMaxSharedBytes = int64_t{1} << 20;
 
+// What is copied into staging before its transfer is queued: a transfer runs while the next piece is copied.
+constexpr int64_t kPieceBytes = int64_t{4} << 20;
+
 constexpr int64_t kAlignment = 64;  // of every tensor; what Arena rounds to
 constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max() / 2;
 
@@ -24,29 +28,12 @@ int64_t MaskBytes(const Job& job) {
   return bytes;
 }
 
-}  // namespace
-
-// An operand of one job, as bytes.
-struct BatchPlacement::OperandRef {
-  std::byte* data;
-  int64_t num_elements, token_stride, element_bytes;
-  bool wanted;
-
-  int64_t bytes() const { return num_elements * element_bytes; }
-  // Tokens that the memory covers, the last one perhaps in part.
-  int64_t tokens() const { return token_stride > 0 ? (num_elements + token_stride - 1) / token_stride : 0; }
-};
-
-BatchPlacement::OperandRef BatchPlacement::RefOf(const AttentionProblem& p, Operand operand) {
-  if (operand == kLse) {
-    return {reinterpret_cast<std::byte*>(p.lse.data), p.lse.num_elements, p.lse.token_stride, sizeof(float),
-            WantsLse(p)};
-  }
-  const TensorView* const views[] = {&p.q, &p.k, &p.v, &p.o};
-  const TensorView& view = *views[operand];
-  return {static_cast<std::byte*>(view.data), view.num_elements, view.token_stride, DTypeSize(view.dtype),
-          true};
+// The part of `range` that lies in [begin, begin + bytes).
+ByteRange Intersection(const ByteRange& range, int64_t begin, int64_t bytes) {
+  return {std::max(range.begin, begin), std::min(range.end, begin + bytes)};
 }
+
+}  // namespace
 
 bool CanShareLaunch(const Job& job) {
   const DecodedRequest& request = job.request;
@@ -69,59 +56,52 @@ BatchPlacement::BatchPlacement(Device& device)
       tensors_(device, TESSERA_MEMORY_DEVICE, kNoLimit),
       staging_(device, TESSERA_MEMORY_PINNED, kNoLimit) {}
 
-int64_t BatchPlacement::ShiftOf(size_t job, Operand operand) const {
-  return operand == kK || operand == kV ? kv_shifts_[job] : q_shifts_[job];
+absl::StatusOr<AttentionProblem> BatchPlacement::Reserve(const std::vector<Job*>& jobs) {
+  jobs_ = jobs;
+  outputs_go_in_ =
+      std::any_of(jobs_.begin(), jobs_.end(), [](const Job* job) { return job->request.has_padding; });
+  transfers_in_ = transfers_out_ = 0;
+  TESSERA_RETURN_IF_ERROR(ReserveRegions());
+  return MergedProblem();
 }
 
-std::byte* BatchPlacement::HostAt(size_t job, Operand operand, const OperandRef& ref) const {
-  return regions_[operand].host + ShiftOf(job, operand) * ref.token_stride * ref.element_bytes;
+// Where a job's part of an operand begins in the operand's region, in bytes.
+int64_t BatchPlacement::OffsetOf(size_t job, Operand operand, const OperandRef& ref) const {
+  const int64_t shift = IsOfKeys(operand) ? kv_shifts_[job] : q_shifts_[job];
+  return shift * ref.token_stride * ref.element_bytes;
 }
 
-absl::StatusOr<AttentionProblem> BatchPlacement::Place(const std::vector<Job*>& jobs,
-                                                       tessera_stream* stream) {
-  TESSERA_RETURN_IF_ERROR(AllocateRegions(jobs));
-  CopyIn(jobs);
-  for (const Operand operand : {kQ, kK, kV}) {
-    TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[operand], TESSERA_COPY_HOST_TO_DEVICE, stream));
-  }
-  TESSERA_RETURN_IF_ERROR(QueueTransfer(masks_, TESSERA_COPY_HOST_TO_DEVICE, stream));
-  if (outputs_go_in_) {
-    TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[kO], TESSERA_COPY_HOST_TO_DEVICE, stream));
-    TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[kLse], TESSERA_COPY_HOST_TO_DEVICE, stream));
-  }
-  return MergedProblem(jobs);
-}
-
-absl::Status BatchPlacement::AllocateRegions(const std::vector<Job*>& jobs) {
+absl::Status BatchPlacement::ReserveRegions() {
   q_shifts_.clear();
   kv_shifts_.clear();
   mask_offsets_.clear();
   int64_t q_shift = 0, kv_shift = 0, mask_bytes = 0;
   int64_t bytes[kNumOperands] = {};
-  for (const Job* job : jobs) {
+  for (size_t j = 0; j < jobs_.size(); ++j) {
+    const AttentionProblem& problem = jobs_[j]->request.problem;
     q_shifts_.push_back(q_shift);
     kv_shifts_.push_back(kv_shift);
     mask_offsets_.push_back(mask_bytes);
-    mask_bytes += MaskBytes(*job);
-    for (int i = 0; i < kNumOperands; ++i) {
-      const auto operand = static_cast<Operand>(i);
-      const OperandRef ref = RefOf(job->request.problem, operand);
-      if (!ref.wanted) continue;
-      bytes[i] = ShiftOf(q_shifts_.size() - 1, operand) * ref.token_stride * ref.element_bytes + ref.bytes();
+    mask_bytes += MaskBytes(*jobs_[j]);
+    for (const Operand operand : kAllOperands) {
+      const OperandRef ref = RefOf(problem, operand);
+      if (ref.wanted) bytes[operand] = OffsetOf(j, operand, ref) + ref.bytes();
     }
-    q_shift += RefOf(job->request.problem, kQ).tokens();
-    kv_shift += RefOf(job->request.problem, kK).tokens();
+    q_shift += RefOf(problem, kQ).tokens();
+    kv_shift += RefOf(problem, kK).tokens();
   }
 
   int64_t total = RoundUp(mask_bytes);
   for (const int64_t operand_bytes : bytes) total += RoundUp(operand_bytes);
   TESSERA_RETURN_IF_ERROR(tensors_.Begin(total));
   if (!device_.host_accessible()) TESSERA_RETURN_IF_ERROR(staging_.Begin(total));
-  for (int i = 0; i < kNumOperands; ++i) TESSERA_RETURN_IF_ERROR(AllocateRegion(bytes[i], regions_[i]));
-  return AllocateRegion(mask_bytes, masks_);
+  for (const Operand operand : kAllOperands) {
+    TESSERA_RETURN_IF_ERROR(ReserveRegion(bytes[operand], regions_[operand]));
+  }
+  return ReserveRegion(mask_bytes, masks_);
 }
 
-absl::Status BatchPlacement::AllocateRegion(int64_t bytes, Region& region) {
+absl::Status BatchPlacement::ReserveRegion(int64_t bytes, Region& region) {
   TESSERA_ASSIGN_OR_RETURN(void* const device, tensors_.Allocate(bytes));
   region = {
       .device = static_cast<std::byte*>(device), .host = static_cast<std::byte*>(device), .bytes = bytes};
@@ -131,48 +111,17 @@ absl::Status BatchPlacement::AllocateRegion(int64_t bytes, Region& region) {
   return absl::OkStatus();
 }
 
-void BatchPlacement::CopyIn(const std::vector<Job*>& jobs) {
-  outputs_go_in_ = false;
-  for (size_t j = 0; j < jobs.size(); ++j) {
-    const DecodedRequest& request = jobs[j]->request;
-    for (int i = 0; i < kNumOperands; ++i) {
-      const auto operand = static_cast<Operand>(i);
-      const OperandRef ref = RefOf(request.problem, operand);
-      const bool is_output = operand == kO || operand == kLse;
-      if (!ref.wanted || ref.bytes() == 0 || (is_output && !request.has_padding)) continue;
-      std::memcpy(HostAt(j, operand, ref), ref.data, static_cast<size_t>(ref.bytes()));
-    }
-    outputs_go_in_ = outputs_go_in_ || request.has_padding;
-    std::byte* to = masks_.host + mask_offsets_[j];
-    for (const HostSpan& mask : request.masks) {
-      if (mask.bytes > 0) std::memcpy(to, mask.data, static_cast<size_t>(mask.bytes));
-      to += RoundUp(mask.bytes);
-    }
-  }
-}
-
-absl::Status BatchPlacement::QueueTransfer(const Region& region, CopyKind kind, tessera_stream* stream) {
-  if (device_.host_accessible() || region.bytes == 0) return absl::OkStatus();
-  const bool in = kind == TESSERA_COPY_HOST_TO_DEVICE;
-  return device_.CopyAsync(in ? region.device : region.host, in ? region.host : region.device,
-                           static_cast<size_t>(region.bytes), kind, stream);
-}
-
-AttentionProblem BatchPlacement::MergedProblem(const std::vector<Job*>& jobs) {
-  AttentionProblem merged = jobs.front()->request.problem;
-  TensorView* const views[] = {&merged.q, &merged.k, &merged.v, &merged.o};
-  for (int i = kQ; i <= kO; ++i) {
-    views[i]->data = regions_[i].device;
-    views[i]->num_elements = regions_[i].bytes / DTypeSize(views[i]->dtype);
-  }
-  if (WantsLse(merged)) {
-    merged.lse.data = reinterpret_cast<float*>(regions_[kLse].device);
-    merged.lse.num_elements = regions_[kLse].bytes / static_cast<int64_t>(sizeof(float));
+AttentionProblem BatchPlacement::MergedProblem() {
+  AttentionProblem merged = jobs_.front()->request.problem;
+  for (const Operand operand : kAllOperands) {
+    const OperandRef ref = RefOf(merged, operand);
+    const Region& region = regions_[operand];
+    if (ref.wanted) SetMemory(merged, operand, region.device, region.bytes / ref.element_bytes);
   }
 
   sequences_.clear();
-  for (size_t j = 0; j < jobs.size(); ++j) {
-    const DecodedRequest& request = jobs[j]->request;
+  for (size_t j = 0; j < jobs_.size(); ++j) {
+    const DecodedRequest& request = jobs_[j]->request;
     const std::byte* mask = masks_.device + mask_offsets_[j];
     for (size_t s = 0; s < request.sequences.size(); ++s) {
       Sequence sequence = request.sequences[s];
@@ -193,26 +142,91 @@ AttentionProblem BatchPlacement::MergedProblem(const std::vector<Job*>& jobs) {
   return merged;
 }
 
-absl::Status BatchPlacement::QueueCollect(tessera_stream* stream) {
-  TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[kO], TESSERA_COPY_DEVICE_TO_HOST, stream));
-  return QueueTransfer(regions_[kLse], TESSERA_COPY_DEVICE_TO_HOST, stream);
+absl::Status BatchPlacement::MoveMasksIn(tessera_stream* stream) {
+  for (size_t j = 0; j < jobs_.size(); ++j) {
+    std::byte* to = masks_.host + mask_offsets_[j];
+    for (const HostSpan& mask : jobs_[j]->request.masks) {
+      if (mask.bytes > 0) std::memcpy(to, mask.data, static_cast<size_t>(mask.bytes));
+      to += RoundUp(mask.bytes);
+    }
+  }
+  return QueueTransfer(masks_, {0, masks_.bytes}, TESSERA_COPY_HOST_TO_DEVICE, stream, transfers_in_);
 }
 
-void BatchPlacement::Scatter(const std::vector<Job*>& jobs) {
-  for (size_t j = 0; j < jobs.size(); ++j) {
-    const DecodedRequest& request = jobs[j]->request;
-    for (const Operand operand : {kO, kLse}) {
-      const OperandRef ref = RefOf(request.problem, operand);
-      if (!ref.wanted || ref.bytes() == 0) continue;
-      std::memcpy(ref.data, HostAt(j, operand, ref), static_cast<size_t>(ref.bytes()));
+absl::Status BatchPlacement::MoveIn(const OperandRanges& ranges, tessera_stream* stream) {
+  for (const Operand operand : kAllOperands) {
+    if (IsOutput(operand) && !outputs_go_in_) continue;
+    const ByteRange& range = ranges[operand];
+    for (int64_t begin = range.begin; begin < range.end; begin += kPieceBytes) {
+      const ByteRange piece = {begin, std::min(begin + kPieceBytes, range.end)};
+      CopyIn(operand, piece);
+      TESSERA_RETURN_IF_ERROR(
+          QueueTransfer(regions_[operand], piece, TESSERA_COPY_HOST_TO_DEVICE, stream, transfers_in_));
     }
+  }
+  return absl::OkStatus();
+}
 
+bool BatchPlacement::GoesIn(const Job& job, Operand operand) const {
+  return !IsOutput(operand) || job.request.has_padding;
+}
+
+void BatchPlacement::CopyIn(Operand operand, const ByteRange& range) {
+  for (size_t j = 0; j < jobs_.size(); ++j) {
+    const OperandRef ref = RefOf(jobs_[j]->request.problem, operand);
+    if (!ref.wanted || !GoesIn(*jobs_[j], operand)) continue;
+    const int64_t offset = OffsetOf(j, operand, ref);
+    const ByteRange part = Intersection(range, offset, ref.bytes());
+    if (part.bytes() <= 0) continue;
+    std::memcpy(regions_[operand].host + part.begin, ref.data + (part.begin - offset),
+                static_cast<size_t>(part.bytes()));
+  }
+}
+
+// Counts the transfer in `count`; none is needed where the host writes and reads device memory.
+absl::Status BatchPlacement::QueueTransfer(const Region& region, const ByteRange& range, CopyKind kind,
+                                           tessera_stream* stream, int64_t& count) {
+  if (device_.host_accessible() || range.bytes() <= 0) return absl::OkStatus();
+  ++count;
+  std::byte* const device = region.device + range.begin;
+  std::byte* const host = region.host + range.begin;
+  const bool in = kind == TESSERA_COPY_HOST_TO_DEVICE;
+  return device_.CopyAsync(in ? device : host, in ? host : device, static_cast<size_t>(range.bytes()), kind,
+                           stream);
+}
+
+absl::Status BatchPlacement::QueueMoveOut(const OperandRanges& ranges, tessera_stream* stream) {
+  for (const Operand operand : {kO, kLse}) {
+    TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[operand], ranges[operand], TESSERA_COPY_DEVICE_TO_HOST,
+                                          stream, transfers_out_));
+  }
+  return absl::OkStatus();
+}
+
+void BatchPlacement::Scatter(const OperandRanges& ranges) {
+  for (size_t j = 0; j < jobs_.size(); ++j) {
+    for (const Operand operand : {kO, kLse}) {
+      const OperandRef ref = RefOf(jobs_[j]->request.problem, operand);
+      if (!ref.wanted) continue;
+      const int64_t offset = OffsetOf(j, operand, ref);
+      const ByteRange part = Intersection(ranges[operand], offset, ref.bytes());
+      if (part.bytes() <= 0) continue;
+      std::memcpy(ref.data + (part.begin - offset), regions_[operand].host + part.begin,
+                  static_cast<size_t>(part.bytes()));
+    }
+  }
+}
+
+void BatchPlacement::Account() {
+  for (Job* const job : jobs_) {
+    const DecodedRequest& request = job->request;
     int64_t tensor_bytes = 0;
-    for (const Operand operand : {kQ, kK, kV}) tensor_bytes += RefOf(request.problem, operand).bytes();
+    for (const Operand operand : kAllOperands) {
+      if (!IsOutput(operand)) tensor_bytes += RefOf(request.problem, operand).bytes();
+    }
     for (const HostSpan& mask : request.masks) tensor_bytes += mask.bytes;
     if (request.has_padding) tensor_bytes += request.output_bytes;
-    const bool wants_lse = WantsLse(request.problem);
-    MemoryLedger& memory = jobs[j]->ledger.memory;
+    MemoryLedger& memory = job->ledger.memory;
     memory.host_copies_in += 1;
     memory.host_copies_in_bytes += tensor_bytes;
     memory.host_copies_out += 1;
@@ -220,12 +234,16 @@ void BatchPlacement::Scatter(const std::vector<Job*>& jobs) {
     memory.device_peak += tensors_.high_water_bytes();
     if (device_.host_accessible()) continue;
     memory.staging_peak += staging_.high_water_bytes();
-    memory.transfers_to_device +=
-        3 + (masks_.bytes > 0 ? 1 : 0) + (outputs_go_in_ ? 1 + (wants_lse ? 1 : 0) : 0);
+    memory.transfers_to_device += transfers_in_;
     memory.transfers_to_device_bytes += tensor_bytes;
-    memory.transfers_from_device += wants_lse ? 2 : 1;
+    memory.transfers_from_device += transfers_out_;
     memory.transfers_from_device_bytes += request.output_bytes;
   }
+}
+
+void BatchPlacement::Release() {
+  tensors_.Release();
+  staging_.Release();
 }
 
 }  // namespace tessera

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "backend/core/arena.h"
 #include "server/job.h"
+#include "server/operand.h"
 
 namespace tessera {
 
@@ -16,23 +17,34 @@ namespace tessera {
 // own, and laid out so that its tokens can be moved as a block.
 bool CanShareLaunch(const Job& job);
 
-// Not thread-safe: one per executor. Used in order: Place, launch, QueueCollect, wait for the stream,
-// Scatter.
+// Used in order: Reserve; MoveMasksIn; for each part of the launch MoveIn, its work, QueueMoveOut and, once
+// that is done, Scatter; Account. The parts' ranges cover every operand once. Scatter may run beside the
+// MoveIn and QueueMoveOut of other parts; else not thread-safe.
 class BatchPlacement {
  public:
   explicit BatchPlacement(Device& device);
 
-  // Puts the tensors of `jobs` one after another into device memory and queues the transfers on `stream`.
-  // Several jobs must all CanShareLaunch and have equal keys. The problem is valid until the next Place; what
-  // it points to on the host belongs to this object and to jobs[0].
-  absl::StatusOr<AttentionProblem> Place(const std::vector<Job*>& jobs, tessera_stream* stream);
+  // Reserves memory for the tensors of `jobs`, one job's after another's, and describes them as one problem.
+  // Several jobs must all CanShareLaunch and have equal keys. The problem is valid until the next Reserve;
+  // what it points to on the host belongs to this object and to jobs[0]. The jobs outlive the launch.
+  absl::StatusOr<AttentionProblem> Reserve(const std::vector<Job*>& jobs);
 
-  // Queues the transfers of the outputs back to the host.
-  absl::Status QueueCollect(tessera_stream* stream);
+  // Copies the masks, or the inputs within `ranges`, to where the device's copy begins, and queues their
+  // transfers on `stream`. Padding values of the outputs are inputs too.
+  absl::Status MoveMasksIn(tessera_stream* stream);
+  absl::Status MoveIn(const OperandRanges& ranges, tessera_stream* stream);
 
-  // Copies the outputs to where each job wants them, and enters copies, transfers and memory into the jobs'
-  // ledgers.
-  void Scatter(const std::vector<Job*>& jobs);
+  // Queues the transfers of the outputs within `ranges` back to the host.
+  absl::Status QueueMoveOut(const OperandRanges& ranges, tessera_stream* stream);
+
+  // Copies the outputs within `ranges` to where each job wants them.
+  void Scatter(const OperandRanges& ranges);
+
+  // Enters copies, transfers and memory into the jobs' ledgers.
+  void Account();
+
+  // Gives the memory back. Nothing that uses it is still to run.
+  void Release();
 
  private:
   // One operand of all jobs. `host` is where the host writes and reads it: staging, or device memory itself.
@@ -41,27 +53,27 @@ class BatchPlacement {
     std::byte* host = nullptr;
     int64_t bytes = 0;
   };
-  enum Operand { kQ, kK, kV, kO, kLse, kNumOperands };
-  struct OperandRef;
 
-  static OperandRef RefOf(const AttentionProblem& problem, Operand operand);
-  int64_t ShiftOf(size_t job, Operand operand) const;
-  std::byte* HostAt(size_t job, Operand operand, const OperandRef& ref) const;
-  absl::Status AllocateRegions(const std::vector<Job*>& jobs);
-  absl::Status AllocateRegion(int64_t bytes, Region& region);
-  void CopyIn(const std::vector<Job*>& jobs);
-  absl::Status QueueTransfer(const Region& region, CopyKind kind, tessera_stream* stream);
-  AttentionProblem MergedProblem(const std::vector<Job*>& jobs);
+  int64_t OffsetOf(size_t job, Operand operand, const OperandRef& ref) const;
+  absl::Status ReserveRegions();
+  absl::Status ReserveRegion(int64_t bytes, Region& region);
+  bool GoesIn(const Job& job, Operand operand) const;
+  void CopyIn(Operand operand, const ByteRange& range);
+  absl::Status QueueTransfer(const Region& region, const ByteRange& range, CopyKind kind,
+                             tessera_stream* stream, int64_t& count);
+  AttentionProblem MergedProblem();
 
   Device& device_;
   Arena tensors_;
   Arena staging_;
+  std::vector<Job*> jobs_;
   Region regions_[kNumOperands];
   Region masks_;
   // Tokens by which each job's q side and kv side are moved, and where its masks begin in masks_.
   std::vector<int64_t> q_shifts_, kv_shifts_, mask_offsets_;
   std::vector<Sequence> sequences_;
   bool outputs_go_in_ = false;  // padding values must be on the device before the launch
+  int64_t transfers_in_ = 0, transfers_out_ = 0;
 };
 
 }  // namespace tessera

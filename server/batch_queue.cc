@@ -14,19 +14,23 @@ constexpr size_t kMaxBatchRequests = 64;
 
 // Whether the two may run as one problem.
 bool MayJoin(const Job& first, const Job& other) {
-  return other.backend == first.backend && other.key == first.key && CanShareLaunch(other);
+  return !other.alone && other.backend == first.backend && other.key == first.key && CanShareLaunch(other);
 }
 
 int64_t TokensOf(const Job& job) { return job.size.q_tokens + job.size.kv_tokens; }
 
 }  // namespace
 
+void BatchQueue::PushFront(Jobs jobs) {
+  jobs_.insert(jobs_.begin(), std::make_move_iterator(jobs.begin()), std::make_move_iterator(jobs.end()));
+}
+
 Jobs BatchQueue::PopBatch() {
   Jobs batch;
   if (jobs_.empty()) return batch;
   batch.push_back(std::move(jobs_.front()));
   jobs_.pop_front();
-  if (!CanShareLaunch(*batch.front())) return batch;
+  if (batch.front()->alone || !CanShareLaunch(*batch.front())) return batch;
 
   int64_t tokens = TokensOf(*batch.front());
   std::deque<std::unique_ptr<Job>> rest;

@@ -5,13 +5,11 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <vector>
+#include <utility>
 
 #include "server/job.h"
 
 namespace tessera {
-
-using Jobs = std::vector<std::unique_ptr<Job>>;
 
 class BatchQueue {
  public:
@@ -19,12 +17,14 @@ class BatchQueue {
   explicit BatchQueue(int64_t max_batch_tokens) : max_batch_tokens_(max_batch_tokens) {}
 
   void Push(std::unique_ptr<Job> job) { jobs_.push_back(std::move(job)); }
+  // Puts `jobs` before all others, in their order.
+  void PushFront(Jobs jobs);
   bool empty() const { return jobs_.empty(); }
   size_t size() const { return jobs_.size(); }
 
-  // The next launch: the request that waits longest and, if that is a small one, those behind it that may
-  // join it. Nobody waits for company, and nobody is overtaken by a launch that would not have run next
-  // anyway.
+  // The next launch: the request that waits longest and, if that is a small one and need not run alone, those
+  // behind it that may join it. Nobody waits for company, and nobody is overtaken by a launch that would not
+  // have run next anyway.
   Jobs PopBatch();
 
   // Takes out what nobody waits for any more: cancelled or past the deadline.

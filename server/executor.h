@@ -1,44 +1,79 @@
 // Runs launches on one device: place, launch, account.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "backend/core/arena.h"
-#include "server/batch_placement.h"
+#include "backend/core/device.h"
 #include "server/job.h"
 
 namespace tessera {
 
-// Not thread-safe: one thread runs it. Holds the device's stream, events and memory, which outlive the
-// requests.
+// HostExecutor runs one launch after the other, on tensors where they are; DeviceExecutor moves the tensors
+// of one launch while another computes. AwaitRoom and Run are for one thread.
 class Executor {
  public:
-  // `device` outlives the executor.
-  static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device, int64_t max_workspace_bytes);
+  // Whom an executor tells what it cannot settle alone; called on the thread of Run or on the executor's own.
+  class Owner {
+   public:
+    // `jobs` failed, maybe for each other's sake or for that of a launch before: each is to run once more, by
+    // itself.
+    virtual void RunAlone(Jobs jobs) = 0;
+    // The device's Health() has turned bad, and stays so. Called before any job is completed with it, at
+    // least once.
+    virtual void DeviceLost(const absl::Status& health) = 0;
 
-  // Runs `jobs` (not empty, one backend; several: equal launch keys, CanShareLaunch) and completes each.
-  // Several run as one launch; should that fail, each that is still alive runs alone, so that no request
-  // fails for its company.
-  void Run(std::vector<std::unique_ptr<Job>> jobs);
+   protected:
+    ~Owner() = default;
+  };
 
- private:
-  Executor(Device& device, int64_t max_workspace_bytes);
+  // The right one for `device`. Device and owner outlive the executor.
+  static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device, int64_t max_workspace_bytes,
+                                                          Owner& owner);
+  // Waits for what runs.
+  virtual ~Executor() = default;
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
 
-  void RunAlone(std::unique_ptr<Job> job);
-  absl::Status TryLaunch(const std::vector<Job*>& jobs);
-  absl::Status Launch(const std::vector<Job*>& jobs);
-  absl::Status Quiesce();
-  absl::Status Account(const std::vector<Job*>& jobs, const AttentionProblem& problem, const Plan& plan,
-                       bool placed);
+  // Waits until Run would start its jobs at once.
+  virtual void AwaitRoom() {}
+
+  // Runs `jobs` (not empty, one backend; several: equal launch keys, CanShareLaunch) as one launch, and
+  // completes each or hands it back to the owner, before Run returns or later.
+  virtual void Run(Jobs jobs) = 0;
+
+ protected:
+  Executor(Device& device, Owner& owner) : device_(device), owner_(owner) {}
+
+  // Ends a launch. `had_company`: the failure may be another launch's, one that ran before on the same
+  // streams.
+  void Settle(Jobs jobs, const absl::Status& status, bool had_company);
 
   Device& device_;
-  Stream stream_;
-  Event began_, placed_, computed_, collected_;
-  Arena workspace_;
-  BatchPlacement placement_;
+
+ private:
+  Owner& owner_;
 };
+
+// What a launch cost.
+struct LaunchCost {
+  double transfer_in = 0;  // microseconds
+  double compute = 0;
+  double transfer_out = 0;
+  int64_t workspace_peak = 0;  // bytes
+};
+
+// Enters it into the ledgers of `jobs`, which ran as `problem` by `plan`. Leaves to others what the jobs'
+// tensors took.
+void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& problem, const Plan& plan,
+                   const LaunchCost& cost);
+
+// Enters the end of the jobs' wait, now.
+void AccountQueue(const Jobs& jobs);
+
+std::vector<Job*> PointersTo(const Jobs& jobs);
 
 }  // namespace tessera

@@ -20,6 +20,10 @@ namespace tessera {
 
 using Clock = std::chrono::steady_clock;
 
+inline double Microseconds(Clock::duration duration) {
+  return std::chrono::duration<double, std::micro>(duration).count();
+}
+
 // Where a request came from, and until when its answer is wanted.
 struct RequestContext {
   uint64_t number = 0;      // the server's own id, for the log
@@ -40,10 +44,14 @@ struct Job {
   LaunchKey key{};
   ProblemSize size{};
   Clock::time_point queued_at;
+  // It has failed in a launch that it shared, or that others ran beside: it runs once more, by itself.
+  bool alone = false;
   Ledger ledger;
   // Called exactly once, on any thread, with the job itself and how it ended. Must not block.
   std::function<void(std::unique_ptr<Job>, const absl::Status&)> done;
 };
+
+using Jobs = std::vector<std::unique_ptr<Job>>;
 
 inline void Complete(std::unique_ptr<Job> job, const absl::Status& status) {
   const auto done = std::move(job->done);

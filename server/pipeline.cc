@@ -11,9 +11,7 @@
 namespace tessera {
 namespace {
 
-double MicrosecondsSince(Clock::time_point begin) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
-}
+double MicrosecondsSince(Clock::time_point begin) { return Microseconds(Clock::now() - begin); }
 
 constexpr char kServer[] = "the server";  // what throws, outside of a launch
 

@@ -13,27 +13,26 @@
 namespace tessera {
 
 // The queue and the thread of one device.
-class Scheduler::Lane {
+class Scheduler::Lane : private Executor::Owner {
  public:
-  Lane(std::unique_ptr<Executor> executor, int64_t max_batch_tokens)
-      : executor_(std::move(executor)), queue_(max_batch_tokens), thread_([this] { Loop(); }) {}
+  static absl::StatusOr<std::unique_ptr<Lane>> Create(Device& device, const Limits& limits,
+                                                      const OnDeviceLost& on_device_lost) {
+    std::unique_ptr<Lane> lane(new Lane(limits.max_batch_tokens, on_device_lost));
+    TESSERA_ASSIGN_OR_RETURN(lane->executor_, Executor::Create(device, limits.max_workspace_bytes, *lane));
+    lane->thread_ = std::thread([raw = lane.get()] { raw->Loop(); });
+    return lane;
+  }
 
   ~Lane() {
     Stop();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
   }
 
   void Submit(std::unique_ptr<Job> job) {
-    {
-      std::lock_guard lock(mutex_);
-      if (!stopped_) {
-        job->queued_at = Clock::now();
-        queue_.Push(std::move(job));
-        changed_.notify_one();
-        return;
-      }
-    }
-    Complete(std::move(job), DrainingError());
+    job->queued_at = Clock::now();
+    Jobs jobs;
+    jobs.push_back(std::move(job));
+    Enqueue(std::move(jobs), [this](Jobs waiting) { queue_.Push(std::move(waiting.front())); });
   }
 
   void DropDead() {
@@ -45,25 +44,59 @@ class Scheduler::Lane {
     CompleteDead(std::move(dead));
   }
 
-  void Stop() {
+  void Stop() { Close(DrainingError()); }
+
+ private:
+  Lane(int64_t max_batch_tokens, const OnDeviceLost& on_device_lost)
+      : on_device_lost_(on_device_lost), queue_(max_batch_tokens) {}
+
+  void RunAlone(Jobs jobs) override {
+    for (auto& job : jobs) job->alone = true;
+    Enqueue(std::move(jobs), [this](Jobs failed) { queue_.PushFront(std::move(failed)); });
+  }
+
+  void DeviceLost(const absl::Status& health) override {
+    if (!lost_.exchange(true) && on_device_lost_) on_device_lost_(health);
+    Close(health);
+  }
+
+  // Hands `jobs` to `push`, under the lock, unless the lane is closed.
+  template <typename PushTo>
+  void Enqueue(Jobs jobs, PushTo push) {
+    absl::Status closed;
+    {
+      std::lock_guard lock(mutex_);
+      closed = closed_;
+      if (closed.ok()) {
+        push(std::move(jobs));
+        changed_.notify_one();
+        return;
+      }
+    }
+    for (auto& job : jobs) Complete(std::move(job), closed);
+  }
+
+  // Completes what waits, and all that comes later, with `reason`; the first one counts.
+  void Close(const absl::Status& reason) {
     Jobs waiting;
     {
       std::lock_guard lock(mutex_);
-      stopped_ = true;
+      closed_.Update(reason);
       waiting = queue_.RemoveAll();
       changed_.notify_one();
     }
-    for (auto& job : waiting) Complete(std::move(job), DrainingError());
+    for (auto& job : waiting) Complete(std::move(job), reason);
   }
 
- private:
   void Loop() {
     while (true) {
+      // Not popped before there is room: until then others may join the batch, and anyone may leave.
+      executor_->AwaitRoom();
       Jobs dead, batch;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] { return stopped_ || !queue_.empty(); });
-        if (queue_.empty()) return;  // stopped
+        changed_.wait(lock, [this] { return !closed_.ok() || !queue_.empty(); });
+        if (queue_.empty()) return;  // closed
         dead = queue_.RemoveDead(Clock::now());
         batch = queue_.PopBatch();
       }
@@ -80,24 +113,27 @@ class Scheduler::Lane {
     }
   }
 
-  const std::unique_ptr<Executor> executor_;
+  const OnDeviceLost on_device_lost_;
+  std::atomic<bool> lost_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
   BatchQueue queue_;
-  bool stopped_ = false;
-  std::thread thread_;  // last: it uses all of the above
+  absl::Status closed_;                 // why nothing more is taken
+  std::unique_ptr<Executor> executor_;  // uses all of the above
+  std::thread thread_;                  // uses all of the above
 };
 
 Scheduler::Scheduler() = default;
 Scheduler::~Scheduler() = default;
 
 absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(const BackendRegistry& registry,
-                                                             const Limits& limits) {
+                                                             const Limits& limits,
+                                                             OnDeviceLost on_device_lost) {
   std::unique_ptr<Scheduler> scheduler(new Scheduler);
   for (Device* device : registry.devices()) {
-    auto executor = Executor::Create(*device, limits.max_workspace_bytes);
-    if (!executor.ok()) return Prefixed(device->id(), executor.status());
-    scheduler->lanes_[device] = std::make_unique<Lane>(*std::move(executor), limits.max_batch_tokens);
+    auto lane = Lane::Create(*device, limits, on_device_lost);
+    if (!lane.ok()) return Prefixed(device->id(), lane.status());
+    scheduler->lanes_[device] = *std::move(lane);
   }
   return scheduler;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 
@@ -16,9 +17,14 @@ namespace tessera {
 // Thread-safe.
 class Scheduler {
  public:
-  // Starts a thread for each device of `registry`, which outlives the scheduler.
+  using OnDeviceLost = std::function<void(const absl::Status& health)>;
+
+  // Starts a thread for each device of `registry`, which outlives the scheduler. `on_device_lost` (may be
+  // empty) is called once for each device that is lost, on a thread of its, before any job is completed with
+  // UNAVAILABLE, reason DEVICE_LOST: that is what all jobs of that device get from then on.
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(const BackendRegistry& registry,
-                                                           const Limits& limits);
+                                                           const Limits& limits,
+                                                           OnDeviceLost on_device_lost = {});
   // Stop()s, and waits for the launches that run.
   ~Scheduler();
 
@@ -26,8 +32,8 @@ class Scheduler {
   // stopped.
   void Submit(std::unique_ptr<Job> job);
 
-  // Marks the requests that share `cancelled`, and completes those that still wait, on this thread. A launch
-  // that runs is not interrupted.
+  // Marks the requests that share `cancelled`, and completes those that still wait, on this thread. What is
+  // queued on the device is not interrupted; a large launch whose requests are all dead queues no more.
   void Cancel(const std::shared_ptr<std::atomic<bool>>& cancelled);
 
   // Completes everything that waits, and all that is submitted from now on, with UNAVAILABLE. Idempotent.

@@ -87,6 +87,8 @@ bool Arena::poisons() const { return kind_ == TESSERA_MEMORY_PINNED || device_.h
 void Arena::Release() {
   if (poisons()) ASAN_UNPOISON_MEMORY_REGION(buffer_.data(), buffer_.size());
   buffer_.Reset();
+  announced_ = 0;
+  used_ = 0;
 }
 
 }  // namespace tessera

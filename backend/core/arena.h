@@ -30,12 +30,14 @@ class Arena {
   // AddressSanitizer, host-accessible memory outside the blocks is poisoned, so that an overrun is found.
   absl::StatusOr<void*> Allocate(int64_t bytes);
 
+  // Gives the memory back until the next Begin.
+  void Release();
+
   int64_t high_water_bytes() const { return used_; }  // of the request since Begin; multiples of 64
   int64_t capacity_bytes() const { return static_cast<int64_t>(buffer_.size()); }
 
  private:
   bool poisons() const;
-  void Release();
 
   Device& device_;
   MemoryKind kind_;

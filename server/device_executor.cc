@@ -1,0 +1,144 @@
+#include "server/device_executor.h"
+
+#include <utility>
+
+#include "backend/core/error.h"
+#include "server/guarded.h"
+
+namespace tessera {
+
+DeviceExecutor::DeviceExecutor(Device& device, int64_t workspace_limit, Owner& owner)
+    : Executor(device, owner), workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit) {}
+
+absl::StatusOr<std::unique_ptr<Executor>> DeviceExecutor::Create(Device& device, int64_t workspace_limit,
+                                                                 Owner& owner) {
+  std::unique_ptr<DeviceExecutor> executor(new DeviceExecutor(device, workspace_limit, owner));
+  TESSERA_ASSIGN_OR_RETURN(executor->streams_, DeviceStreams::Create(device));
+  for (int i = 0; i < kSlots; ++i) {
+    TESSERA_ASSIGN_OR_RETURN(auto slot, LaunchSlot::Create(device));
+    executor->free_.push_back(slot.get());
+    executor->slots_.push_back(std::move(slot));
+  }
+  executor->collector_ = std::thread([raw = executor.get()] { raw->Collect(); });
+  return executor;
+}
+
+DeviceExecutor::~DeviceExecutor() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  if (collector_.joinable()) collector_.join();
+}
+
+// ---- The launching thread ----
+
+void DeviceExecutor::AwaitRoom() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return !free_.empty(); });
+}
+
+void DeviceExecutor::AwaitOthers(int in_flight) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return free_.size() + static_cast<size_t>(in_flight) == slots_.size(); });
+}
+
+// The slot freed last, so that a server with one request at a time keeps the memory of one.
+LaunchSlot& DeviceExecutor::TakeSlot(Jobs jobs) {
+  if (jobs.front()->alone) AwaitOthers(0);
+  AwaitRoom();
+  std::unique_lock lock(mutex_);
+  const bool has_company = free_.size() < slots_.size();
+  LaunchSlot& slot = *free_.back();
+  free_.pop_back();
+  lock.unlock();
+  slot.Begin(std::move(jobs), has_company);
+  return slot;
+}
+
+void DeviceExecutor::FreeSlot(LaunchSlot& slot) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(&slot);
+  changed_.notify_all();
+}
+
+void DeviceExecutor::Push(Step step) {
+  const std::lock_guard lock(mutex_);
+  steps_.push_back(std::move(step));
+  changed_.notify_all();
+}
+
+void DeviceExecutor::Run(Jobs jobs) {
+  AccountQueue(jobs);
+  LaunchSlot& slot = TakeSlot(std::move(jobs));
+  // A backend that throws must not take the server along.
+  const absl::Status queued = Guarded(slot.backend_name(), [&] { return Queue(slot); });
+  // What was queued before the failure still uses the slot's memory.
+  if (!queued.ok()) slot.Fence(streams_);
+  Push({.slot = &slot, .chunk = std::nullopt, .queued = queued});
+}
+
+absl::Status DeviceExecutor::Queue(LaunchSlot& slot) {
+  TESSERA_RETURN_IF_ERROR(Reserve(slot));
+  for (size_t chunk = 0; chunk < slot.num_chunks(); ++chunk) {
+    if (chunk > 0) TESSERA_RETURN_IF_ERROR(slot.CheckWanted());
+    TESSERA_RETURN_IF_ERROR(slot.QueueChunk(chunk, streams_));
+    Push({.slot = &slot, .chunk = chunk, .queued = {}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeviceExecutor::Reserve(LaunchSlot& slot) {
+  const absl::Status status = TryReserve(slot);
+  if (!absl::IsResourceExhausted(status)) return status;
+  // What the other slots keep may be just what is missing.
+  AwaitOthers(1);
+  for (const auto& other : slots_) other->ReleaseMemory();
+  workspace_.Release();
+  return TryReserve(slot);
+}
+
+absl::Status DeviceExecutor::TryReserve(LaunchSlot& slot) {
+  TESSERA_RETURN_IF_ERROR(slot.Prepare());
+  const int64_t bytes = slot.workspace_bytes();
+  if (bytes > workspace_.capacity_bytes()) AwaitOthers(1);  // it moves, and they use it
+  TESSERA_RETURN_IF_ERROR(workspace_.Begin(bytes));
+  TESSERA_ASSIGN_OR_RETURN(void* const memory, workspace_.Allocate(bytes));
+  slot.SetWorkspace(memory, workspace_.high_water_bytes());
+  return absl::OkStatus();
+}
+
+// ---- The collecting thread ----
+
+void DeviceExecutor::Collect() {
+  while (const std::optional<Step> step = NextStep()) {
+    if (step->chunk) {
+      step->slot->CollectChunk(*step->chunk);
+    } else {
+      End(*step->slot, step->queued);
+    }
+  }
+}
+
+std::optional<DeviceExecutor::Step> DeviceExecutor::NextStep() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return stopping_ || !steps_.empty(); });
+  if (steps_.empty()) return std::nullopt;
+  Step step = std::move(steps_.front());
+  steps_.pop_front();
+  return step;
+}
+
+void DeviceExecutor::End(LaunchSlot& slot, const absl::Status& queued) {
+  if (!queued.ok()) slot.AwaitFence();
+  const bool failed_late = !slot.failure().ok();
+  absl::Status status = failed_late ? slot.failure() : queued;
+  if (status.ok()) status = Guarded(slot.backend_name(), [&] { return slot.Account(); });
+  const bool had_company = failed_late && slot.has_company();
+  Jobs jobs = slot.TakeJobs();
+  FreeSlot(slot);
+  Settle(std::move(jobs), status, had_company);
+}
+
+}  // namespace tessera
