@@ -9,6 +9,7 @@
 #include "backend/cuda/cuda_device.h"
 #include "backend/cuda/cuda_error.h"
 #include "backend/cuda/fused_backend.h"
+#include "backend/cuda/standard_backend.h"
 
 namespace tessera {
 namespace {
@@ -70,6 +71,12 @@ absl::StatusOr<Device*> AddCudaDevice(int32_t ordinal, BackendRegistry& registry
   CudaDevice& device = *owned;
   registry.AddDevice(std::move(owned));
   TESSERA_RETURN_IF_ERROR(registry.Add(std::make_unique<CudaFusedBackend>(device)));
+  absl::StatusOr<std::unique_ptr<CudaStandardBackend>> standard = CudaStandardBackend::Create(device);
+  if (standard.ok()) {
+    TESSERA_RETURN_IF_ERROR(registry.Add(*std::move(standard)));
+  } else {
+    registry.AddUnavailable({"cuda_standard", standard.status()});
+  }
   return &device;
 }
 

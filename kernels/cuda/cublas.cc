@@ -108,7 +108,7 @@ Cublas::Calls::Calls(Cublas& blas, cudaStream_t stream, void* workspace, size_t 
     : blas_(blas), lock_(blas.mutex_) {
   // In this order: setting the stream gives cuBLAS its own workspace back.
   if (!Check(blas_.library_->set_stream(blas_.handle_, stream))) return;
-  Check(blas_.library_->set_workspace(blas_.handle_, workspace, workspace_bytes));
+  if (workspace_bytes > 0) Check(blas_.library_->set_workspace(blas_.handle_, workspace, workspace_bytes));
 }
 
 bool Cublas::Calls::Check(int status) {

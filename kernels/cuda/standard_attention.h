@@ -1,6 +1,9 @@
-// Standard attention on NVIDIA GPUs: scores by a cuBLAS GEMM, a masked softmax over them in memory, and a
-// second GEMM. The honest baseline that the fused kernel is held against: tensor cores, every head of a
-// sequence in one batched call, the softmax one pass over rows held on chip.
+// Standard attention on NVIDIA GPUs: scores by cuBLAS, a masked softmax over them in memory, and a second
+// product by cuBLAS. The honest baseline that the fused kernel is held against: tensor cores, every head of a
+// sequence in one batch, a softmax that reads each score once.
+//
+// Scores are fp32, and the weights take their place in the inputs' dtype: 16-bit scores would save a third of
+// the traffic and cost the accuracy that DESIGN 7.16 asks for.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,20 +19,28 @@ namespace tessera::kernels::cuda {
 inline constexpr int32_t kStandardMaxHeadDim = 1024;
 
 struct StandardChoice {
-  const char* kernel;  // the softmax kernel, as a profiler names it; null: `refusal` says why there is none
-  const char* refusal;
-  int32_t launches;                         // kernels of ours and GEMM calls
-  int64_t workspace_bytes;                  // the scores, and whatever else is materialised
+  const char* kernel;   // the softmax kernel, as a profiler names it: the one that takes the most scores
+  const char* refusal;  // why the problem cannot run; empty when it can
+  int64_t launches;     // kernels of ours and calls of cuBLAS
+  // The scores of a wave (sequences alike, run together: all of a batch while they are small, else one), and
+  // whatever else is materialised; cuBLAS's own workspace.
+  int64_t workspace_bytes;
   int64_t hbm_read_bytes, hbm_write_bytes;  // modelled
 };
 
 // For a valid problem with head dims up to kStandardMaxHeadDim and fp32, fp16 or bf16 inputs. Reads shapes
-// only.
+// only. O(number of sequences).
 StandardChoice ChooseStandard(const tessera_attention_problem& problem, const DeviceTraits& traits);
 
-// Queues the launches on `stream` of the current device. `blas` was made for that device and is used by one
-// thread at a time.
-cudaError_t StandardAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
-                              Cublas& blas, void* workspace, cudaStream_t stream);
+// How an enqueue ended.
+struct StandardStatus {
+  cudaError_t cuda = cudaSuccess;
+  const char* cublas = nullptr;  // null, or cuBLAS's name for its error
+};
+
+// Queues the launches on `stream` of the current device, which `blas` was made for. `workspace`:
+// choice.workspace_bytes of device memory, 64-byte aligned. The same problem gives the same bits every time.
+StandardStatus StandardAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
+                                 Cublas& blas, void* workspace, cudaStream_t stream);
 
 }  // namespace tessera::kernels::cuda
