@@ -17,7 +17,7 @@
 
 namespace tessera::kernels::cuda::fp32 {
 
-// The running softmax of a thread's rows: row_max is m of the paper in units of the scores, row_sum is l over
+// The running softmax of a thread's rows: row_max is m of the paper as a logit to base 2, row_sum is l over
 // the thread's own columns.
 template <class Config>
 struct OnlineSoftmax {
@@ -37,16 +37,20 @@ struct OnlineSoftmax {
 
   // The scores become P = 2^(scores * factor - maximum).
   __device__ void Update(Consumer<Config>& consumer) {
-    float before[kRows];
+    float tile_max[kRows];
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      before[i] = row_max[i];
+      tile_max[i] = consumer.scores[i][0];
 #pragma unroll
-      for (int j = 0; j < Consumer<Config>::kKeys; ++j) row_max[i] = fmaxf(row_max[i], consumer.scores[i][j]);
+      for (int j = 1; j < Consumer<Config>::kKeys; ++j) {
+        tile_max[i] = fmaxf(tile_max[i], consumer.scores[i][j]);
+      }
     }
-    ReduceRows(row_max, [](float a, float b) { return fmaxf(a, b); });
+    ReduceRows(tile_max, [](float a, float b) { return fmaxf(a, b); });
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
+      const float before = row_max[i];
+      row_max[i] = fmaxf(before, tile_max[i] * factor);
       const float reference = Reference(i);
       float sum = 0;
 #pragma unroll
@@ -54,7 +58,7 @@ struct OnlineSoftmax {
         consumer.scores[i][j] = ptx::Exp2(fmaf(consumer.scores[i][j], factor, -reference));
         sum += consumer.scores[i][j];
       }
-      rescale[i] = ptx::Exp2(before[i] * factor - reference);
+      rescale[i] = ptx::Exp2(before - reference);  // exactly 1 where the maximum stays
       row_sum[i] = fmaf(row_sum[i], rescale[i], sum);
     }
   }
@@ -64,10 +68,8 @@ struct OnlineSoftmax {
     ReduceRows(row_sum, [](float a, float b) { return a + b; });
   }
 
-  // The maximum as a logit to base 2; 0 for a row that has seen no key.
-  __device__ float Reference(int i) const {
-    return row_max[i] == NegativeInfinity() ? 0.0f : row_max[i] * factor;
-  }
+  // What exponents are taken relative to: the maximum; 0 for a row that has seen no key.
+  __device__ float Reference(int i) const { return row_max[i] == NegativeInfinity() ? 0.0f : row_max[i]; }
 
  private:
   // Combines each row's values over the lanes that share it. The rows' shuffles alternate, to overlap.
