@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -125,15 +126,18 @@ class Server::Impl {
   absl::Status Start() {
     TESSERA_RETURN_IF_ERROR(CheckOptions(options_, *registry_));
     TESSERA_ASSIGN_OR_RETURN(const std::vector<ListenAddress> listen, ParseAddresses(options_));
-    TESSERA_ASSIGN_OR_RETURN(scheduler_, Scheduler::Create(*registry_, options_.limits));
+    TESSERA_ASSIGN_OR_RETURN(scheduler_,
+                             Scheduler::Create(*registry_, options_.limits,
+                                               [this](const absl::Status& health) { OnDeviceLost(health); }));
     service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_);
     TESSERA_RETURN_IF_ERROR(Listen(listen));
-    SetServing(true);
+    UpdateHealth();
     return absl::OkStatus();
   }
 
   void RequestDrain() {
-    SetServing(false);  // first: once the door is closed, Wait may shut gRPC down before a watcher has heard
+    draining_ = true;
+    UpdateHealth();  // first: once the door is closed, Wait may shut gRPC down before a watcher has heard
     admission_.CloseDoor();
     if (service_ != nullptr) service_->StartDraining();
   }
@@ -160,8 +164,15 @@ class Server::Impl {
   }
 
   const std::vector<std::string>& addresses() const { return addresses_; }
+  bool device_lost() const { return device_lost_; }
 
  private:
+  void OnDeviceLost(const absl::Status& health) {
+    Log().error("event=device_lost reason={}", Quoted(health.message()));
+    device_lost_ = true;
+    RequestDrain();
+  }
+
   absl::Status Listen(const std::vector<ListenAddress>& listen) {
     static const bool once = [] {
       grpc::EnableDefaultHealthCheckService(true);
@@ -187,7 +198,11 @@ class Server::Impl {
       const std::string address = listen[i].Bound(listen[i].port);
       builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &ports[i]);
     }
-    grpc_ = builder.BuildAndStart();
+    {
+      // Requests come in, and may lose their device, before BuildAndStart has returned.
+      std::lock_guard lock(health_mutex_);
+      grpc_ = builder.BuildAndStart();
+    }
     if (grpc_ == nullptr) {
       // gRPC binds in order and stops at the first failure; a bound Unix socket has port 1.
       const auto failed = std::find(ports.begin(), ports.end(), 0) - ports.begin();
@@ -200,12 +215,14 @@ class Server::Impl {
     return absl::OkStatus();
   }
 
-  void SetServing(bool serving) {
+  // SERVING until the drain begins, on whichever thread.
+  void UpdateHealth() {
+    std::lock_guard lock(health_mutex_);
     if (grpc_ == nullptr) return;
     grpc::HealthCheckServiceInterface* const health = grpc_->GetHealthCheckService();
     if (health == nullptr) return;
-    health->SetServingStatus(serving);  // the server as a whole, ""
-    health->SetServingStatus(kServiceName, serving);
+    health->SetServingStatus(!draining_);  // the server as a whole, ""
+    health->SetServingStatus(kServiceName, !draining_);
   }
 
   // Closes the listeners and ends what calls remain: health watchers, and requests given up.
@@ -227,6 +244,9 @@ class Server::Impl {
   Admission admission_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AttentionService> service_;
+  std::atomic<bool> draining_ = false;
+  std::atomic<bool> device_lost_ = false;
+  std::mutex health_mutex_;
   std::unique_ptr<grpc::Server> grpc_;
   std::vector<std::string> addresses_;
   std::vector<SocketFile> socket_files_;
@@ -247,6 +267,7 @@ const std::vector<std::string>& Server::addresses() const { return impl_->addres
 void Server::RequestDrain() { impl_->RequestDrain(); }
 void Server::Abort() { impl_->Abort(); }
 bool Server::Wait() { return impl_->Wait(); }
+bool Server::device_lost() const { return impl_->device_lost(); }
 bool Server::Drain() {
   RequestDrain();
   return Wait();

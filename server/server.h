@@ -39,6 +39,11 @@ class Server {
   // RequestDrain and Wait.
   bool Drain();
 
+  // Whether a device has failed for good (Device::Health). The server then drains by itself, as RequestDrain
+  // does: requests for that device get UNAVAILABLE, reason DEVICE_LOST, those on other devices complete. The
+  // process should end, and be started anew: a lost device does not come back to it.
+  bool device_lost() const;
+
  private:
   class Impl;
   explicit Server(std::unique_ptr<Impl> impl);
