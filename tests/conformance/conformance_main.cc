@@ -12,16 +12,19 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
 #include "backend/core/plugin_loader.h"
 #include "backend/core/registry.h"
 #include "backend/cpu/cpu_backends.h"
+#include "backend/cuda/cuda_backends.h"
 #include "tests/conformance/backend_run.h"
 #include "tests/conformance/case_grid.h"
 
 ABSL_FLAG(std::string, backend, "", "Backend to test; may be left out with --backend_plugin");
 ABSL_FLAG(std::string, backend_plugin, "", "Plugin to load");
+ABSL_FLAG(int, cuda_device, 0, "GPU that the CUDA backends run on");
 ABSL_FLAG(std::string, cpu_isa, "", "Instruction set of the CPU backends; the best usable one if left out");
 ABSL_FLAG(int, threads, 0, "Worker threads of the CPU device; 0: one for each usable core");
 ABSL_FLAG(uint64_t, seed, 0, "Seed of all inputs, to repeat a run; 0: a fresh one");
@@ -74,10 +77,15 @@ Totals RunGrid(Backend& backend, uint64_t seed, const std::string& filter) {
   return totals;
 }
 
-// Registers everything there is; the backend to test by name, or the one that the plugin brought.
+// Registers everything there is; the backend to test by name, or the one that the plugin brought. A GPU is
+// opened only for a backend that runs on it.
 absl::StatusOr<Backend*> FindBackend(const CpuOptions& options, BackendRegistry& registry) {
-  TESSERA_ASSIGN_OR_RETURN(Device * device, RegisterCpuBackends(options, registry));
   std::string name = absl::GetFlag(FLAGS_backend);
+  if (absl::StartsWith(name, "cuda_")) {
+    TESSERA_RETURN_IF_ERROR(
+        RegisterCudaBackends({.device = absl::GetFlag(FLAGS_cuda_device)}, registry).status());
+  }
+  TESSERA_ASSIGN_OR_RETURN(Device * device, RegisterCpuBackends(options, registry));
   const std::string plugin = absl::GetFlag(FLAGS_backend_plugin);
   if (!plugin.empty()) {
     const std::vector<Backend*> shipped = registry.backends();
