@@ -153,6 +153,7 @@ struct Epilogue {
 template <class Config>
 __device__ void FusedFp32(const DeviceProblem& problem) {
   extern __shared__ __align__(128) std::byte shared_memory[];
+  static_assert(sizeof(Shared<Config>) <= kMaxSharedBytes);
   auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
   const BlockWork work = FindWork(problem, static_cast<int32_t>(blockIdx.x), Config::kTileQ);
   const KeyWalk walk = WalkOf(work, Config::kTileQ, Config::kTileKv);

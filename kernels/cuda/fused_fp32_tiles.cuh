@@ -7,6 +7,9 @@
 
 namespace tessera::kernels::cuda::fp32 {
 
+// What a block of compute capability 8.6 or 8.9 may have, the least of all from 8.0 on.
+constexpr int kMaxSharedBytes = 99 * 1024;
+
 // kHeadDimPadded: what head_dim_qk and head_dim_v are padded to, by zeros in shared memory. kWithFeatures:
 // the logits are more than a positive scale times q.k.
 //
@@ -23,6 +26,7 @@ struct FusedFp32Config {
   static constexpr int kColumnLanes = kHeadDim / 8;    // lanes that share a row
   static constexpr int kRowLanes = 32 / kColumnLanes;  // rows that a warp's lanes hold at a time
   static constexpr int kTileQ = kWarps * kRowLanes * kThreadRows;
+  // As many as dims, so that scores too are 8 x 8 a thread; at 256 half of that, as causal masks waste less.
   static constexpr int kTileKv = kHeadDim < 128 ? kHeadDim : 128;
   // K comes in slices of so many dims, V in slices of so many keys.
   static constexpr int kSliceDims = 32;
@@ -108,6 +112,7 @@ struct Producer {
 
   // Waits for the next slice and starts to load the one after it. The slice stays until the next call.
   __device__ Stage<Config>& Next() {
+    static_assert(Config::kStages == 2);
     Stage<Config>& arrived = shared.stages[stage ^ 1];
     ptx::CpAsyncWait<0>();
     __syncthreads();  // the slice is there, the one before it is done with
