@@ -101,33 +101,31 @@ void FillRanges(const AttentionProblem& problem, std::vector<Chunk>& chunks) {
   }
 }
 
-// Collects sequences into chunks of about `target` bytes.
+// Collects sequences into at most `wanted` chunks (one more where a sequence is cut by heads) of about equal
+// bytes.
 class Splitter {
  public:
-  Splitter(const AttentionProblem& problem, int64_t target, int64_t min_bytes)
-      : problem_(problem), operands_(WantedOperands(problem)), target_(target), min_bytes_(min_bytes) {}
+  Splitter(const AttentionProblem& problem, int64_t wanted, int64_t min_bytes)
+      : problem_(problem), operands_(WantedOperands(problem)), wanted_(wanted), min_bytes_(min_bytes) {}
 
   std::vector<Chunk> Split() {
     const auto n = static_cast<size_t>(problem_.num_sequences);
     std::vector<char> cuts(n + 1, 1);
     for (const Operand operand : operands_) KeepCutsOf(problem_, operand, cuts);
-    int64_t left = 0;
-    std::vector<int64_t> bytes(n);
+    std::vector<int64_t> bytes(n + 1, 0);
     for (size_t s = 0; s < n; ++s) {
       bytes[s] = BytesOf(problem_, problem_.sequences[s], operands_);
-      left = SaturatingAdd(left, bytes[s]);
+      left_ = SaturatingAdd(left_, bytes[s]);
     }
 
     for (size_t s = 0; s < n; ++s) {
       const bool stands_alone = cuts[s] != 0 && cuts[s + 1] != 0;
-      if (stands_alone && SplitHeads(static_cast<int64_t>(s), bytes[s])) {
-        left -= bytes[s];
-        continue;
-      }
+      if (stands_alone && SplitHeads(static_cast<int64_t>(s), bytes[s])) continue;
       open_bytes_ = SaturatingAdd(open_bytes_, bytes[s]);
-      left -= bytes[s];
-      // A last chunk that is hardly one is not worth its launch.
-      const bool enough = open_bytes_ >= target_ && left >= min_bytes_ / 2;
+      left_ -= bytes[s];
+      // Nearer to the target without the next sequence than with it. A last chunk that is hardly one is not
+      // worth its launch.
+      const bool enough = SaturatingAdd(open_bytes_, bytes[s + 1] / 2) >= Target() && left_ >= min_bytes_ / 2;
       if (enough && cuts[s + 1] != 0) Close(static_cast<int64_t>(s) + 1);
     }
     Close(problem_.num_sequences);
@@ -135,6 +133,12 @@ class Splitter {
   }
 
  private:
+  // What each chunk that is still to be made should hold.
+  int64_t Target() const {
+    const int64_t to_make = wanted_ - static_cast<int64_t>(chunks_.size());
+    return std::max<int64_t>(SaturatingAdd(open_bytes_, left_) / std::max<int64_t>(to_make, 1), 1);
+  }
+
   // Ends the open chunk before sequence `end`.
   void Close(int64_t end) {
     if (end > first_) {
@@ -150,7 +154,7 @@ class Splitter {
 
   // Makes chunks of the heads of one sequence, if it is large enough and its heads lie apart.
   bool SplitHeads(int64_t sequence, int64_t bytes) {
-    const int64_t parts = std::min<int64_t>(bytes / target_, problem_.num_kv_heads);
+    const int64_t parts = std::min<int64_t>(bytes / Target(), problem_.num_kv_heads);
     if (parts < 2 || !IsHeadMajor(problem_, problem_.sequences[sequence], operands_)) return false;
     Close(sequence);
     for (int64_t part = 0; part < parts; ++part) {
@@ -163,13 +167,15 @@ class Splitter {
                          .ranges = {}});
     }
     first_ = sequence + 1;
+    left_ -= bytes;
     return true;
   }
 
   const AttentionProblem& problem_;
   const std::vector<Operand> operands_;
-  const int64_t target_, min_bytes_;
+  const int64_t wanted_, min_bytes_;
   std::vector<Chunk> chunks_;
+  int64_t left_ = 0;        // bytes of the sequences not yet looked at
   int64_t first_ = 0;       // sequence of the open chunk
   int64_t open_bytes_ = 0;  // in it
 };
@@ -191,7 +197,7 @@ std::vector<Chunk> SplitLaunch(const AttentionProblem& problem, const ChunkLimit
   for (const Operand operand : WantedOperands(problem)) bytes += RefOf(problem, operand).bytes();
   const int64_t wanted = std::min<int64_t>(limits.max_chunks, bytes / limits.min_bytes);
   if (wanted < 2) return {WholeLaunch(problem)};
-  std::vector<Chunk> chunks = Splitter(problem, bytes / wanted, limits.min_bytes).Split();
+  std::vector<Chunk> chunks = Splitter(problem, wanted, limits.min_bytes).Split();
   if (chunks.size() < 2) return {WholeLaunch(problem)};
   FillRanges(problem, chunks);
   return chunks;

@@ -66,6 +66,12 @@ class FakeDevice : public Device {
     failures_[call] = {std::move(status), times};
   }
 
+  // From now on the device is lost: whatever can fail does.
+  void Lose() {
+    const std::lock_guard lock(mutex_);
+    health_ = DeviceLostError(options_.id, "made so by the test");
+  }
+
   Counts counts() const {
     const std::lock_guard lock(mutex_);
     return counts_;
@@ -73,6 +79,11 @@ class FakeDevice : public Device {
 
   const std::string& id() const override { return options_.id; }
   bool host_accessible() const override { return options_.host_accessible; }
+
+  absl::Status Health() const override {
+    const std::lock_guard lock(mutex_);
+    return health_;
+  }
 
   absl::StatusOr<DeviceInfo> Info() const override {
     const std::lock_guard lock(mutex_);
@@ -187,6 +198,7 @@ class FakeDevice : public Device {
   }
 
   absl::Status TakeFailure(Call call) const {
+    if (!health_.ok()) return health_;
     const auto failure = failures_.find(call);
     if (failure == failures_.end() || failure->second.times == 0) return absl::OkStatus();
     --failure->second.times;
@@ -196,6 +208,7 @@ class FakeDevice : public Device {
   const Options options_;
   mutable std::mutex mutex_;
   Counts counts_;
+  absl::Status health_;
   mutable std::map<Call, Failure> failures_;
   std::map<void*, size_t> blocks_;
 };

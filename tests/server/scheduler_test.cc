@@ -2,10 +2,8 @@
 // question.
 #include "server/scheduler.h"
 
-#include <condition_variable>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -14,28 +12,20 @@
 #include "server/batch_placement.h"
 #include "tests/backend/fake_device.h"
 #include "tests/backend/status_expectations.h"
-#include "tests/server/reference_backend.h"
-#include "tests/server/request_builder.h"
+#include "tests/server/scheduler_fixture.h"
 
 namespace tessera {
 namespace {
 
-using testing::BackendControl;
 using testing::ExpectError;
 using testing::FakeDevice;
 using testing::MakePackedRequest;
 using testing::MakeRequest;
 using testing::ReferenceBackend;
+using testing::SchedulerFixture;
 using testing::SetTensor;
 
-// How a job ended.
-struct Result {
-  absl::Status status;
-  std::vector<std::vector<float>> outputs;
-  Ledger ledger;
-};
-
-class SchedulerTest : public ::testing::TestWithParam<bool> {
+class SchedulerTest : public SchedulerFixture, public ::testing::TestWithParam<bool> {
  protected:
   SchedulerTest() {
     FakeDevice::Options options;
@@ -48,42 +38,17 @@ class SchedulerTest : public ::testing::TestWithParam<bool> {
       (std::string(name) == "reference" ? backend_ : other_) = backend.get();
       EXPECT_TRUE(registry_.Add(std::move(backend)).ok());
     }
-    auto scheduler = Scheduler::Create(registry_, limits_);
-    EXPECT_TRUE(scheduler.ok()) << scheduler.status();
-    scheduler_ = *std::move(scheduler);
+    StartScheduler();
   }
   ~SchedulerTest() override { control_.OpenGate(); }
 
-  // A planned job for `request`, which must be good; it ends up in results_ under `key`.
-  std::unique_ptr<Job> MakeJob(const std::string& key, v1::AttendRequest request,
+  std::unique_ptr<Job> MakeJob(const std::string& key, const v1::AttendRequest& request,
                                Backend* backend = nullptr) {
-    auto job = std::make_unique<Job>();
-    const grpc::ByteBuffer bytes = SerializeMessage(request);
-    job->wire = *WireRequest::Parse(bytes, 1 << 30);
-    auto decoded = DecodeRequest(job->wire->header(), job->wire->payload(), DataRequirement::kRequired);
-    EXPECT_TRUE(decoded.ok()) << decoded.status();
-    job->request = *std::move(decoded);
-    job->outputs = BindOutputs(job->request);
-    EXPECT_TRUE(Validate(job->request.problem).ok()) << Validate(job->request.problem);
-    job->backend = backend == nullptr ? backend_ : backend;
-    job->plan = *job->backend->MakePlan(job->request.problem);
-    job->key = LaunchKeyOf(job->request.problem);
-    job->size = SizeOf(job->request.problem);
-    job->done = [this, key](std::unique_ptr<Job> finished, const absl::Status& status) {
-      Result result{.status = status, .outputs = {}, .ledger = finished->ledger};
-      for (const HostBuffer& output : finished->outputs) {
-        const auto* values = reinterpret_cast<const float*>(output.data());
-        result.outputs.emplace_back(values, values + output.bytes() / 4);
-      }
-      const std::lock_guard lock(mutex_);
-      EXPECT_TRUE(results_.emplace(key, std::move(result)).second) << key << " completed twice";
-      changed_.notify_all();
-    };
-    return job;
+    return SchedulerFixture::MakeJob(key, request, backend == nullptr ? backend_ : backend);
   }
 
-  void Submit(const std::string& key, v1::AttendRequest request, Backend* backend = nullptr) {
-    scheduler_->Submit(MakeJob(key, std::move(request), backend));
+  void Submit(const std::string& key, const v1::AttendRequest& request, Backend* backend = nullptr) {
+    scheduler_->Submit(MakeJob(key, request, backend));
   }
 
   // Occupies the device until the gate opens, so that what is submitted meanwhile queues up.
@@ -93,47 +58,9 @@ class SchedulerTest : public ::testing::TestWithParam<bool> {
     control_.AwaitLaunchAtGate();
   }
 
-  Result Await(const std::string& key) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return results_.count(key) > 0; });
-    return results_[key];
-  }
-
-  bool IsDone(const std::string& key) {
-    const std::lock_guard lock(mutex_);
-    return results_.count(key) > 0;
-  }
-
-  // What the request gives when it runs on its own, without scheduler or device.
-  std::vector<std::vector<float>> Expected(const v1::AttendRequest& request) {
-    auto decoded = DecodeRequest(request, testing::PayloadOf(request), DataRequirement::kRequired);
-    EXPECT_TRUE(decoded.ok()) << decoded.status();
-    const auto buffers = BindOutputs(*decoded);
-    testing::ReferenceAttention(decoded->problem);
-    std::vector<std::vector<float>> outputs;
-    for (const HostBuffer& buffer : buffers) {
-      const auto* values = reinterpret_cast<const float*>(buffer.data());
-      outputs.emplace_back(values, values + buffer.bytes() / 4);
-    }
-    return outputs;
-  }
-
-  void ExpectCorrect(const std::string& key, const v1::AttendRequest& request) {
-    const Result result = Await(key);
-    EXPECT_TRUE(result.status.ok()) << key << ": " << result.status;
-    EXPECT_EQ(result.outputs, Expected(request)) << key;
-  }
-
-  Limits limits_;
-  BackendControl control_;
-  BackendRegistry registry_;
   FakeDevice* device_ = nullptr;
   Backend* backend_ = nullptr;
   Backend* other_ = nullptr;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::string, Result> results_;
-  std::unique_ptr<Scheduler> scheduler_;  // last: its threads use the rest
 };
 
 v1::AttendRequest WithLse(v1::AttendRequest request) {
@@ -393,6 +320,43 @@ TEST_P(SchedulerTest, TurnsWaitingWorkAwayWhenStopped) {
   ExpectError(Await("new").status, absl::StatusCode::kUnavailable, "DRAINING");
   control_.OpenGate();
   EXPECT_TRUE(Await("blocker").status.ok()) << "what runs, finishes";
+}
+
+// ---- A lost device ----
+
+TEST_P(SchedulerTest, CompletesEverythingOnceItsDeviceIsLost) {
+  control_.OnLaunch([this](const AttentionProblem&) {
+    device_->Lose();
+    return absl::InternalError("illegal address");
+  });
+  SubmitBlocker();
+  Submit("waiting", MakePackedRequest(1));
+  Submit("waiting_too", MakePackedRequest(2));
+  control_.OpenGate();
+  for (const char* key : {"blocker", "waiting", "waiting_too"}) {
+    ExpectError(Await(key).status, absl::StatusCode::kUnavailable, "DEVICE_LOST");
+  }
+  Submit("new", MakePackedRequest(3));
+  ExpectError(Await("new").status, absl::StatusCode::kUnavailable, "DEVICE_LOST");
+  EXPECT_EQ(control_.launches().size(), 1u);
+  EXPECT_EQ(losses_.size(), 1u);
+  EXPECT_EQ(finished_at_loss_, 0u) << "health turns before anyone hears of it";
+  scheduler_->Stop();
+  Submit("last", MakePackedRequest(4));
+  ExpectError(Await("last").status, absl::StatusCode::kUnavailable, "DEVICE_LOST");
+  scheduler_.reset();
+  EXPECT_EQ(device_->counts().live_allocations, 0);
+  EXPECT_EQ(device_->counts().live_events, 0);
+}
+
+TEST_P(SchedulerTest, NoticesALossAtTheNextFailure) {
+  device_->Fail(FakeDevice::Call::kSynchronize, absl::InternalError("a passing trouble"));
+  Submit("fails", MakePackedRequest());
+  EXPECT_EQ(Await("fails").status.code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(losses_.empty());
+  device_->Lose();
+  Submit("lost", MakePackedRequest());
+  ExpectError(Await("lost").status, absl::StatusCode::kUnavailable, "DEVICE_LOST");
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, SchedulerTest, ::testing::Bool(),
