@@ -5,6 +5,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/reflection.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
@@ -20,6 +21,10 @@ ABSL_FLAG(bool, insecure, false, "allow addresses that other machines can reach,
 ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
 ABSL_FLAG(std::string, backend_plugin, "",
           "backend plugins to load: paths of shared libraries, separated by commas or in repeated flags");
+ABSL_FLAG(
+    std::string, cuda_device, "0",
+    "the GPU to use, by its number among those that CUDA shows this process, or none; where there is no "
+    "GPU at all, the CPU computes");
 ABSL_FLAG(int, threads, 0, "CPU threads that compute; 0: one for every core this process may use");
 ABSL_FLAG(
     std::string, cpu_isa, "",
@@ -49,6 +54,7 @@ std::vector<absl::CommandLineFlag*> AllFlags() {
                                     "insecure",
                                     "backend",
                                     "backend_plugin",
+                                    "cuda_device",
                                     "threads",
                                     "cpu_isa",
                                     "max_message_bytes",
@@ -127,11 +133,20 @@ std::vector<std::string> SplitList(const std::string& text) {
   return absl::StrSplit(text, ',', absl::SkipWhitespace());
 }
 
+absl::StatusOr<int32_t> ParseCudaDevice(const std::string& text) {
+  if (text == "none") return kNoCudaDevice;
+  int32_t ordinal = 0;
+  if (absl::SimpleAtoi(text, &ordinal) && ordinal >= 0) return ordinal;
+  return UsageError(
+      absl::StrCat("--cuda-device: bad value ", Quoted(text), ", expected the number of a GPU, or none"));
+}
+
 }  // namespace
 
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   TESSERA_RETURN_IF_ERROR(SetFlags(argc, argv));
   CommandLine line;
+  TESSERA_ASSIGN_OR_RETURN(line.cuda_device, ParseCudaDevice(absl::GetFlag(FLAGS_cuda_device)));
   line.server.listen = SplitList(absl::GetFlag(FLAGS_listen));
   line.server.insecure = absl::GetFlag(FLAGS_insecure);
   line.server.default_backend = absl::GetFlag(FLAGS_backend);

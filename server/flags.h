@@ -1,6 +1,7 @@
 // The command line of tessera-server.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,9 +11,12 @@
 
 namespace tessera {
 
+inline constexpr int32_t kNoCudaDevice = -1;
+
 struct CommandLine {
   ServerOptions server;
   std::vector<std::string> backend_plugins;  // paths
+  int32_t cuda_device = 0;                   // ordinal, or kNoCudaDevice
   int threads = 0;                           // of the CPU device; 0: every usable core
   std::string cpu_isa;                       // empty: the best usable one
   std::string log_level;

@@ -10,6 +10,7 @@
 #include "backend/core/error.h"
 #include "backend/core/plugin_loader.h"
 #include "backend/cpu/cpu_backends.h"
+#include "backend/cuda/cuda_backends.h"
 #include "server/build_info.h"
 #include "server/flags.h"
 #include "server/library_logs.h"
@@ -38,6 +39,7 @@ absl::StatusOr<CpuOptions> CpuOptionsFrom(const CommandLine& line) {
 
 absl::StatusOr<std::unique_ptr<BackendRegistry>> MakeRegistry(const CommandLine& line) {
   auto registry = std::make_unique<BackendRegistry>();
+  TESSERA_RETURN_IF_ERROR(RegisterCudaBackends({.device = line.cuda_device}, *registry).status());
   TESSERA_ASSIGN_OR_RETURN(const CpuOptions cpu_options, CpuOptionsFrom(line));
   TESSERA_ASSIGN_OR_RETURN(Device* const cpu, RegisterCpuBackends(cpu_options, *registry));
   for (const std::string& path : line.backend_plugins) {

@@ -1,0 +1,48 @@
+#include "server/flags.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace tessera {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Flags keep what an earlier call has set.
+absl::StatusOr<CommandLine> Parse(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "tessera-server");
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  return ParseCommandLine(static_cast<int>(argv.size()), argv.data());
+}
+
+TEST(FlagsTest, TakesTheFirstGpuUnlessTold) {
+  const auto line = Parse({});
+  ASSERT_TRUE(line.ok()) << line.status();
+  EXPECT_EQ(line->cuda_device, 0);
+}
+
+TEST(FlagsTest, CudaDeviceIsANumberOrNone) {
+  EXPECT_EQ(Parse({"--cuda-device=3"})->cuda_device, 3);
+  EXPECT_EQ(Parse({"--cuda-device", "none"})->cuda_device, kNoCudaDevice);
+  for (const char* bad : {"-1", "first", "", "0x1", "1.5", "99999999999", "None", "0,1"}) {
+    const auto line = Parse({std::string("--cuda-device=") + bad});
+    EXPECT_TRUE(absl::IsInvalidArgument(line.status())) << bad;
+    EXPECT_THAT(std::string(line.status().message()),
+                AllOf(HasSubstr("--cuda-device"), HasSubstr(bad), HasSubstr("or none"), HasSubstr("--help")));
+  }
+}
+
+TEST(FlagsTest, HelpNamesEveryFlagAsItIsWritten) {
+  const std::string usage = Usage();
+  for (const char* flag : {"--cuda-device=0", "--cpu-isa", "--listen=127.0.0.1:50051", "--help"}) {
+    EXPECT_THAT(usage, HasSubstr(std::string("  ") + flag + "\n"));
+  }
+}
+
+}  // namespace
+}  // namespace tessera
