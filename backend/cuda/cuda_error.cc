@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "backend/core/device.h"
 #include "backend/core/error.h"
 
 namespace tessera {
@@ -18,8 +19,8 @@ struct ErrorClass {
   const char* reason;
 };
 
+// Of an error that is not sticky.
 ErrorClass ClassOf(cudaError_t error) {
-  if (IsSticky(error)) return {absl::StatusCode::kUnavailable, "DEVICE_LOST"};
   switch (error) {
     case cudaErrorMemoryAllocation:
       return {absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY"};
@@ -128,10 +129,11 @@ bool IsSticky(cudaError_t error) {
 
 absl::Status ToStatus(cudaError_t error, const std::string& device, const std::string& call) {
   if (error == cudaSuccess) return absl::OkStatus();
-  const ErrorClass error_class = ClassOf(error);
   const char* const name = cudaGetErrorName(error);
-  return MakeError(error_class.code,
-                   absl::StrCat(device, ": ", call, ": ", name, ": ", cudaGetErrorString(error)),
+  const std::string cause = absl::StrCat(call, ": ", name, ": ", cudaGetErrorString(error));
+  if (IsSticky(error)) return DeviceLostError(device, cause);
+  const ErrorClass error_class = ClassOf(error);
+  return MakeError(error_class.code, absl::StrCat(device, ": ", cause),
                    {.reason = error_class.reason,
                     .metadata = {{"device", device},
                                  {"call", call},

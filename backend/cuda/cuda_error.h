@@ -13,13 +13,13 @@ namespace tessera {
 // memory held is gone. (A failed allocation, say, is not: the next call may succeed.)
 bool IsSticky(cudaError_t error);
 
-// OK for cudaSuccess, else "<device>: <call>: <name of the error>: <what CUDA says of it>" with the reason
-//   DEVICE_LOST       UNAVAILABLE         IsSticky
+// OK for cudaSuccess; DeviceLostError for a sticky error; else "<device>: <call>: <name of the error>: <what
+// CUDA says of it>" with metadata {device, call, cuda_error, expected, actual} and the reason
 //   OUT_OF_MEMORY     RESOURCE_EXHAUSTED  of the GPU, or of the host for pinned memory
 //   CUDA_UNAVAILABLE  UNAVAILABLE         no usable GPU, driver or service of it, at present
 //   CUDA_UNSUPPORTED  UNIMPLEMENTED       this GPU or driver cannot do that, or not with this build
 //   CUDA_ERROR        INTERNAL            anything else: our mistake
-// and the metadata {device, call, cuda_error, expected, actual}. `device`: "cuda:0".
+// `device`: "cuda:0".
 absl::Status ToStatus(cudaError_t error, const std::string& device, const std::string& call);
 
 // Why this process has no GPU, and what an operator does about it: UNAVAILABLE with reason NO_GPU, from
