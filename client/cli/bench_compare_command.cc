@@ -43,8 +43,9 @@ OptionTable MakeTable(BenchOptions& options) {
   table.Switch("causal", &settings.causal, "causal attention");
   table.Section("Comparison");
   table.Value("fused", "NAME", &settings.fused, "backend under test; default auto");
-  table.Value("standard", "NAME", &options.standard,
-              "the baseline; default cpu_unfused if usable, else cpu_standard");
+  table.Value(
+      "standard", "NAME", &options.standard,
+      "the baseline; default cuda_standard where the fused backend runs on its GPU, else cpu_unfused");
   table.Value("oracle", "NAME", &settings.oracle, "judges the results; default cpu_standard");
   table.Value("rounds", "N", &settings.rounds, "default 7");
   table.Value(
@@ -77,13 +78,6 @@ absl::Status CheckSettings(BenchOptions& options) {
   if (!(settings.max_standard_seconds > 0)) return UsageError("--max-standard-seconds: expected more than 0");
   settings.dtype = *ParseDType(options.dtype);
   return absl::OkStatus();
-}
-
-std::string DefaultStandard(const v1::GetServerInfoResponse& info) {
-  for (const v1::BackendDescription& backend : info.backends()) {
-    if (backend.name() == "cpu_unfused" && backend.usable()) return backend.name();
-  }
-  return "cpu_standard";
 }
 
 std::string DeviceNames(const v1::GetServerInfoResponse& info) {
@@ -200,7 +194,7 @@ absl::StatusOr<ExitCode> RunBenchCompare(const Arguments& arguments, Console& co
   const absl::StatusOr<v1::GetServerInfoResponse> info = client->GetServerInfo();
   if (!info.ok()) return ServerError(info.status());
   CompareSettings& settings = options.settings;
-  settings.standard = options.standard.empty() ? DefaultStandard(*info) : options.standard;
+  settings.standard = options.standard.empty() ? DefaultStandard(settings.fused, *info) : options.standard;
 
   const uint64_t seed = options.seed.value_or(Random::DrawSeed());
   if (!options.json) console.out << Header(settings, seed, *info) << std::flush;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -46,6 +47,22 @@ void Record(const v1::Ledger& ledger, Measurement& measurement) {
 }
 
 }  // namespace
+
+std::string DefaultStandard(const std::string& fused, const v1::GetServerInfoResponse& info) {
+  const v1::BackendDescription* tested = nullptr;
+  std::map<std::string, const v1::BackendDescription*> usable;
+  for (const v1::BackendDescription& backend : info.backends()) {
+    if (!backend.usable()) continue;
+    usable[backend.name()] = &backend;
+    const bool first_choice = tested == nullptr || backend.auto_priority() > tested->auto_priority();
+    if (fused == "auto" ? first_choice : backend.name() == fused) tested = &backend;
+  }
+  const auto cuda = usable.find("cuda_standard");
+  if (cuda != usable.end() && tested != nullptr && tested->device() == cuda->second->device()) {
+    return "cuda_standard";
+  }
+  return usable.count("cpu_unfused") > 0 ? "cpu_unfused" : "cpu_standard";
+}
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

@@ -45,6 +45,10 @@ struct CompareRow {
   std::optional<double> SpeedUp() const;
 };
 
+// What the fused backend (a name or "auto") is compared with when the user names nothing: cuda_standard for a
+// backend of the same GPU, else cpu_unfused; the slow oracle only where neither can run.
+std::string DefaultStandard(const std::string& fused, const v1::GetServerInfoResponse& info);
+
 double Median(std::vector<double> values);
 // Half the range over the median: 0.03 is +-3 %.
 double Spread(const std::vector<double>& values);
