@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,13 +32,16 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-// Forks and execs argv with stdout and stderr on the given descriptors, stdin on /dev/null.
+// Forks and execs argv with stdout and stderr on the given descriptors, stdin on /dev/null. The child leads a
+// process group, for what it starts itself, and does not outlive this thread.
 pid_t Spawn(const std::vector<std::string>& argv, int out_fd, int err_fd) {
   std::vector<char*> arguments;
   for (const auto& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   const pid_t pid = fork();
   if (pid == 0) {
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
     dup2(out_fd, STDOUT_FILENO);
     dup2(err_fd, STDERR_FILENO);
@@ -49,13 +53,14 @@ pid_t Spawn(const std::vector<std::string>& argv, int out_fd, int err_fd) {
 
 int ExitCode(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
 
-// Reaps `pid`, with SIGKILL once `timeout` has passed.
+// Reaps `pid`, with SIGKILL to its whole group once `timeout` has passed.
 int Reap(pid_t pid, std::chrono::seconds timeout) {
   const auto deadline = Clock::now() + timeout;
   int status = 0;
   while (waitpid(pid, &status, WNOHANG) == 0) {
     if (Clock::now() > deadline) {
-      kill(pid, SIGKILL);
+      kill(-pid, SIGKILL);
+      kill(pid, SIGKILL);  // had it not come to lead its group yet
       waitpid(pid, &status, 0);
       break;
     }
