@@ -33,8 +33,6 @@ struct Environment {
   std::string fused, standard;  // backend names
   BackendStatus fused_status, standard_status;
   v1::GetServerInfoResponse info;  // of the server that was asked
-
-  bool on_gpu() const { return fused_status.on_gpu(); }
 };
 
 // Starts a server, asks it for its backends, and stops it.

@@ -29,6 +29,7 @@ ABSL_FLAG(int, cases, 300, "random problems of verify, for each backend");
 ABSL_FLAG(std::vector<std::string>, n, std::vector<std::string>({"1024", "2048", "4096", "8192", "16384"}),
           "sequence lengths of compare");
 ABSL_FLAG(int, memory_n, 16384, "sequence length of the memory check");
+ABSL_FLAG(bool, quick, false, "fewer cells of the kernel benchmark");
 ABSL_FLAG(std::string, compute_sanitizer, "",
           "path of compute-sanitizer: adds the steps memcheck and racecheck");
 ABSL_FLAG(std::string, sanitizer_filter, "", "conformance cases to run under it: those whose name has this");
@@ -54,6 +55,8 @@ double SecondsSince(Clock::time_point begin) {
 
 Settings SettingsFromFlags() {
   Settings settings;
+  settings.out = absl::GetFlag(FLAGS_out);
+  settings.quick = absl::GetFlag(FLAGS_quick);
   settings.filter = absl::GetFlag(FLAGS_filter);
   settings.cases = absl::GetFlag(FLAGS_cases);
   settings.lengths = absl::GetFlag(FLAGS_n);
@@ -174,7 +177,7 @@ int Main() {
                 absl::StrCat("no CUDA device: ", environment->fused, ": ", environment->fused_status.reason));
   }
 
-  const std::filesystem::path folder = absl::GetFlag(FLAGS_out);
+  const std::filesystem::path folder = settings.out;
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   Report report(folder, *environment);

@@ -1,7 +1,9 @@
 #include "tests/gpu_checks/steps.h"
 
+#include <fstream>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -79,14 +81,31 @@ StepResult Compare(const Settings& settings, const Environment& environment, con
   return result;
 }
 
-StepResult KernelBenchmark(const Environment& environment, seconds timeout) {
-  StepResult result = environment.on_gpu()
-                          ? RunProgram("cuda_attention_bench", {"--json"}, timeout)
-                          : RunProgram("cpu_attention_bench",
-                                       {"--benchmark_format=json", "--benchmark_min_time=0.01",
-                                        "--benchmark_filter=fp32.*1024"},
-                                       timeout);
-  TakeJson(result);
+// The kernels alone, without a server: the GPU's benchmark, or the CPU's where a CPU backend is under test.
+StepResult KernelBenchmark(const Settings& settings, const Environment& environment, const std::string& dtype,
+                           seconds timeout) {
+  const std::string file = absl::StrCat(settings.out, "/kernel.", dtype, ".rounds.json");
+  const bool on_gpu = environment.fused_status.on_gpu();
+  Arguments arguments;
+  if (on_gpu) {
+    arguments = {absl::StrCat("--backends=", environment.fused, ",", environment.standard),
+                 absl::StrCat("--dtypes=", dtype), absl::StrCat("--json=", file)};
+    if (settings.quick) arguments.push_back("--quick");
+  } else {
+    const char* const number = dtype == "fp32" ? "1" : "3";  // tessera_dtype
+    arguments = {absl::StrCat("--benchmark_filter=dtype:", number, "/",
+                              settings.quick ? ".*Sq:1024/.*causal:0/threads:0" : ""),
+                 "--benchmark_min_time=0.1", absl::StrCat("--benchmark_out=", file)};
+  }
+  StepResult result = RunProgram(on_gpu ? "cuda_attention_bench" : "cpu_attention_bench", arguments, timeout);
+  std::ifstream rounds(file);
+  Json data = Json::parse(rounds, nullptr, /*allow_exceptions=*/false);
+  const bool wrong = absl::StrContains(result.output, "ERROR OCCURRED");  // Google Benchmark exits with 0
+  if (result.outcome == Outcome::kPassed && (data.is_discarded() || wrong)) {
+    result.outcome = Outcome::kFailed;
+    result.message = wrong ? "a result was wrong" : absl::StrCat(file, " is not JSON");
+  }
+  if (!data.is_discarded()) result.data = std::move(data);
   return result;
 }
 
@@ -135,7 +154,11 @@ std::vector<Step> MakeSteps(const Settings& settings, const Environment& environ
     steps.push_back({absl::StrCat("compare.", dtype),
                      [&, dtype](seconds timeout) { return Compare(settings, environment, dtype, timeout); }});
   }
-  steps.push_back({"kernel", [&](seconds timeout) { return KernelBenchmark(environment, timeout); }});
+  for (const char* dtype : {"bf16", "fp32"}) {
+    steps.push_back({absl::StrCat("kernel.", dtype), [&, dtype](seconds timeout) {
+                       return KernelBenchmark(settings, environment, dtype, timeout);
+                     }});
+  }
   if (!settings.compute_sanitizer.empty()) {
     for (const char* tool : {"memcheck", "racecheck"}) {
       for (const auto& [backend, status] : backends) {

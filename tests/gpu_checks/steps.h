@@ -11,17 +11,19 @@
 namespace tessera::gpu_checks {
 
 struct Settings {
+  std::string out;                   // the folder of the report
   std::string filter;                // conformance cases whose names contain this
   int64_t cases = 300;               // of verify, per backend
   std::vector<std::string> lengths;  // of compare
   int64_t memory_length = 16384;     // of the memory check
+  bool quick = false;                // fewer cells of the kernel benchmark
   std::string compute_sanitizer;     // its path; empty: no such steps
   std::string sanitizer_filter;      // conformance cases to run under it
   std::string ncu;                   // its path; empty: no such steps
 };
 
-// conformance.BACKEND, verify.BACKEND, compare.DTYPE, memory, kernel, and with the tools memcheck.BACKEND,
-// racecheck.BACKEND and ncu. Keeps references to both arguments.
+// conformance.BACKEND, verify.BACKEND, memory, compare.DTYPE, kernel.DTYPE, and with the tools
+// memcheck.BACKEND, racecheck.BACKEND and ncu. Keeps references to both arguments.
 std::vector<Step> MakeSteps(const Settings& settings, const Environment& environment);
 
 // Workspace and device memory of fused and standard attention at one length, 4 heads, head_dim 128, through a

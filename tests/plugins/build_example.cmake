@@ -1,7 +1,8 @@
 # Builds backend/example as its author would: from an installed SDK, by a CMake run that knows nothing of this tree.
 #   cmake -DBUILD_DIR=... -DEXAMPLE_DIR=... -DWORK_DIR=... -DGENERATOR=... -DCXX_COMPILER=... [-DCXX_FLAGS=...]
-#         -P build_example.cmake
-# Leaves WORK_DIR/moved-sdk (the installed package) and WORK_DIR/build/tessera_example_backend.so.
+#         [-DSDK_DIR=...] -P build_example.cmake
+# SDK_DIR: a package that is installed already; else the one of BUILD_DIR is installed and moved.
+# Leaves WORK_DIR/build/tessera_example_backend.so.
 cmake_minimum_required(VERSION 3.25)
 
 function(run)
@@ -9,12 +10,16 @@ function(run)
 endfunction()
 
 file(REMOVE_RECURSE ${WORK_DIR})
-run(${CMAKE_COMMAND} --install ${BUILD_DIR} --component sdk --prefix ${WORK_DIR}/sdk)
+if(NOT SDK_DIR)
+  run(${CMAKE_COMMAND} --install ${BUILD_DIR} --component sdk --prefix ${WORK_DIR}/sdk)
+  set(SDK_DIR ${WORK_DIR}/moved-sdk)
+  file(RENAME ${WORK_DIR}/sdk ${SDK_DIR})
+endif()
 
 # The package must work wherever its folder is moved to, so it names no place on this machine.
-file(GLOB_RECURSE package_files ${WORK_DIR}/sdk/*.cmake)
+file(GLOB_RECURSE package_files ${SDK_DIR}/*.cmake)
 if(NOT package_files)
-  message(FATAL_ERROR "no CMake package was installed under ${WORK_DIR}/sdk")
+  message(FATAL_ERROR "no CMake package was installed under ${SDK_DIR}")
 endif()
 get_filename_component(source_dir ${EXAMPLE_DIR}/../.. ABSOLUTE)
 foreach(file IN LISTS package_files)
@@ -29,12 +34,11 @@ foreach(file IN LISTS package_files)
     message(FATAL_ERROR "${file} exports warning flags")
   endif()
 endforeach()
-file(RENAME ${WORK_DIR}/sdk ${WORK_DIR}/moved-sdk)
 
 # The example is copied out of the tree, so that it can reach the SDK only.
 file(COPY ${EXAMPLE_DIR}/ DESTINATION ${WORK_DIR}/source)
 run(${CMAKE_COMMAND} -S ${WORK_DIR}/source -B ${WORK_DIR}/build -G ${GENERATOR}
-  -DCMAKE_PREFIX_PATH=${WORK_DIR}/moved-sdk -DCMAKE_CXX_COMPILER=${CXX_COMPILER} "-DCMAKE_CXX_FLAGS=${CXX_FLAGS}")
+  -DCMAKE_PREFIX_PATH=${SDK_DIR} -DCMAKE_CXX_COMPILER=${CXX_COMPILER} "-DCMAKE_CXX_FLAGS=${CXX_FLAGS}")
 run(${CMAKE_COMMAND} --build ${WORK_DIR}/build)
 
 # It is meant to show how little a plugin takes.
