@@ -7,7 +7,7 @@
 
 namespace tessera::kernels::cuda {
 
-// The running softmax of a thread's rows: row_max is m of the paper in units of the scores, row_sum is l over
+// The running softmax of a thread's rows: row_max is m of the paper as a logit to base 2, row_sum is l over
 // the thread's own columns.
 template <class Config>
 struct OnlineSoftmax {
@@ -40,9 +40,9 @@ struct OnlineSoftmax {
     }
   }
 
-  // The maximum as a logit to base 2; 0 for a row that has seen no key.
+  // What exponents are taken relative to: the maximum; 0 for a row that has seen no key.
   __device__ float Reference(int m, int half) const {
-    return row_max[m][half] == NegativeInfinity() ? 0.0f : row_max[m][half] * factor;
+    return row_max[m][half] == NegativeInfinity() ? 0.0f : row_max[m][half];
   }
 
   // l of the row, over all columns.
@@ -50,15 +50,15 @@ struct OnlineSoftmax {
 
  private:
   __device__ float UpdateRow(float (&scores)[Consumer<Config>::kKeyTiles][4], int m, int half) {
-    float& maximum = row_max[m][half];
-    const float before = maximum;
+    float tile_max = NegativeInfinity();
 #pragma unroll
     for (int n = 0; n < Consumer<Config>::kKeyTiles; ++n) {
-      maximum = fmaxf(maximum, fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
+      tile_max = fmaxf(tile_max, fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
     }
-    maximum = QuadReduce(maximum, Max);
+    const float before = row_max[m][half];
+    row_max[m][half] = fmaxf(before, QuadReduce(tile_max, Max) * factor);
     const float reference = Reference(m, half);
-    const float rescale = ptx::Exp2(before * factor - reference);
+    const float rescale = ptx::Exp2(before - reference);  // exactly 1 where the maximum stays
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < Consumer<Config>::kKeyTiles; ++n) {
