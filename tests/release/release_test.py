@@ -78,13 +78,11 @@ class Place:
         self.tree = home / name
 
     def add_glibc(self) -> None:
-        folder = self.root / "lib64"
-        folder.mkdir()
         for name in GLIBC_LIBRARIES:
-            for source in (Path("/lib64"), Path("/lib/x86_64-linux-gnu")):
-                if (source / name).exists():
-                    shutil.copy(source / name, folder / name)
-                    break
+            for folder in ("lib64", "lib/x86_64-linux-gnu"):
+                if Path("/", folder, name).exists():
+                    (self.root / folder).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(Path("/", folder, name), self.root / folder / name)
         (self.root / "tmp").mkdir()
         for enter in (["chroot"], ["unshare", "--map-root-user", "chroot"]):
             if self._works([*enter, str(self.root)]):
@@ -104,10 +102,14 @@ class Place:
             return [str(self.tree / "bin" / program), *arguments]
         return [*self.enter, str(self.inside / "bin" / program), *arguments]
 
-    # LD_BIND_NOW: a symbol that no library has fails at once, not when it is first called.
     @property
     def environment(self) -> dict[str, str]:
-        return {"LD_BIND_NOW": "1", "PATH": os.environ["PATH"]}
+        # LD_BIND_NOW: a symbol that no library has fails at once, not when it is first called.
+        environment = {"LD_BIND_NOW": "1", "PATH": os.environ["PATH"]}
+        if self.enter is not None:
+            # What ld.so otherwise learns from /proc, which this root has not.
+            environment["LD_ORIGIN_PATH"] = str(self.inside / "bin")
+        return environment
 
     def run(self, program: str, *arguments: str, expect: int = 0) -> str:
         run = subprocess.run(self.command(program, *arguments), env=self.environment, capture_output=True, text=True,
