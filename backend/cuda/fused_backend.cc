@@ -1,49 +1,26 @@
 #include "backend/cuda/fused_backend.h"
 
-#include <algorithm>
-#include <string_view>
-
-#include "absl/strings/str_cat.h"
-#include "backend/core/dtype.h"
 #include "backend/core/error.h"
 #include "backend/core/ledger.h"
+#include "backend/cuda/backend_parts.h"
 
 namespace tessera {
-namespace {
 
 using kernels::cuda::ChooseFused;
 using kernels::cuda::FusedChoice;
-
-Capabilities FusedCapabilities() {
-  const uint32_t dtypes =
-      DTypeBit(TESSERA_DTYPE_FP32) | DTypeBit(TESSERA_DTYPE_FP16) | DTypeBit(TESSERA_DTYPE_BF16);
-  return {.struct_size = sizeof(Capabilities),
-          .features = TESSERA_FEATURE_ALL,
-          .input_dtypes = dtypes,
-          .output_dtypes = dtypes,
-          .max_head_dim = kernels::cuda::kFusedMaxHeadDim,
-          .head_dim_multiple = 1};
-}
-
-}  // namespace
 
 CudaFusedBackend::CudaFusedBackend(CudaDevice& device)
     : device_(device),
       info_{.name = "cuda_fused",
             .description = "Fused tiled attention with an online softmax, one launch",
             .auto_priority = 200,
-            .capabilities = FusedCapabilities()} {}
+            .capabilities = CudaCapabilities(kernels::cuda::kFusedMaxHeadDim)} {}
 
 absl::Status CudaFusedBackend::Supports(const AttentionProblem& problem) const {
   TESSERA_RETURN_IF_ERROR(CheckCapabilities(info_, problem));
   const FusedChoice choice = ChooseFused(problem, device_.traits());
-  if (choice.kernel != nullptr) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnimplemented, absl::StrCat(info_.name, ": ", choice.refusal),
-                   {.reason = "PROBLEM_UNSUPPORTED",
-                    .metadata = {{"backend", info_.name},
-                                 {"expected", "a problem within the limits of the kernels"},
-                                 {"actual", choice.refusal}},
-                    .retry_after = std::nullopt});
+  if (choice.kernel == nullptr) return ProblemUnsupported(info_, choice.refusal);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Plan> CudaFusedBackend::MakePlan(const AttentionProblem& problem) const {
@@ -56,8 +33,7 @@ absl::StatusOr<Plan> CudaFusedBackend::MakePlan(const AttentionProblem& problem)
             .num_splits = 1,
             .fast_memory_bytes = choice.shared_memory_bytes,
             .launches = 1};
-  const std::string_view kernel = choice.kernel;
-  kernel.copy(plan.kernel, std::min(kernel.size(), sizeof(plan.kernel) - 1));
+  SetKernelName(choice.kernel, plan);
   const int64_t concurrent_tiles =
       int64_t{choice.blocks_per_multiprocessor} * device_.traits().multiprocessors;
   const ModelledTraffic traffic = FusedTraffic(problem, plan, device_.traits().l2_bytes, concurrent_tiles);

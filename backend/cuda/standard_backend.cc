@@ -4,33 +4,18 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "backend/core/dtype.h"
 #include "backend/core/error.h"
+#include "backend/cuda/backend_parts.h"
 
 namespace tessera {
-namespace {
 
 using kernels::cuda::ChooseStandard;
 using kernels::cuda::Cublas;
 using kernels::cuda::StandardChoice;
 using kernels::cuda::StandardStatus;
-
-Capabilities StandardCapabilities() {
-  const uint32_t dtypes =
-      DTypeBit(TESSERA_DTYPE_FP32) | DTypeBit(TESSERA_DTYPE_FP16) | DTypeBit(TESSERA_DTYPE_BF16);
-  return {.struct_size = sizeof(Capabilities),
-          .features = TESSERA_FEATURE_ALL,
-          .input_dtypes = dtypes,
-          .output_dtypes = dtypes,
-          .max_head_dim = kernels::cuda::kStandardMaxHeadDim,
-          .head_dim_multiple = 1};
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaStandardBackend>> CudaStandardBackend::Create(CudaDevice& device) {
   TESSERA_RETURN_IF_ERROR(device.MakeCurrent());
@@ -54,7 +39,7 @@ CudaStandardBackend::CudaStandardBackend(CudaDevice& device, std::unique_ptr<Cub
       info_{.name = "cuda_standard",
             .description = absl::StrCat("Standard attention, the scores in memory, by ", blas_->name()),
             .auto_priority = 50,
-            .capabilities = StandardCapabilities()} {}
+            .capabilities = CudaCapabilities(kernels::cuda::kStandardMaxHeadDim)} {}
 
 CudaStandardBackend::~CudaStandardBackend() {
   device_.MakeCurrent().IgnoreError();  // for the handle's end; a lost GPU has nothing left to free
@@ -63,13 +48,8 @@ CudaStandardBackend::~CudaStandardBackend() {
 absl::Status CudaStandardBackend::Supports(const AttentionProblem& problem) const {
   TESSERA_RETURN_IF_ERROR(CheckCapabilities(info_, problem));
   const StandardChoice choice = ChooseStandard(problem, device_.traits());
-  if (*choice.refusal == '\0') return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnimplemented, absl::StrCat(info_.name, ": ", choice.refusal),
-                   {.reason = "PROBLEM_UNSUPPORTED",
-                    .metadata = {{"backend", info_.name},
-                                 {"expected", "a problem within the limits of the kernels"},
-                                 {"actual", choice.refusal}},
-                    .retry_after = std::nullopt});
+  if (*choice.refusal != '\0') return ProblemUnsupported(info_, choice.refusal);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Plan> CudaStandardBackend::MakePlan(const AttentionProblem& problem) const {
@@ -83,8 +63,7 @@ absl::StatusOr<Plan> CudaStandardBackend::MakePlan(const AttentionProblem& probl
             .materialises_scores = 1,
             .hbm_read_bytes = choice.hbm_read_bytes,
             .hbm_write_bytes = choice.hbm_write_bytes};
-  const std::string_view kernel = choice.kernel;
-  kernel.copy(plan.kernel, std::min(kernel.size(), sizeof(plan.kernel) - 1));
+  SetKernelName(choice.kernel, plan);
   return plan;
 }
 
