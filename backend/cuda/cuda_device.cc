@@ -13,7 +13,7 @@ namespace tessera {
 namespace {
 
 // What the pools keep for reuse at most: enough for the scratch of ordinary requests, small beside the GPU.
-constexpr size_t kMostKeptDeviceBytes = size_t{1} << 30;
+constexpr size_t kMostKeptDeviceBytes = size_t{256} << 20;
 constexpr size_t kKeptDeviceShare = 16;
 constexpr size_t kMostKeptPinnedBytes = size_t{256} << 20;
 
@@ -63,7 +63,7 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int32_t ordinal) 
   cudaDeviceProp properties;
   TESSERA_RETURN_IF_ERROR(
       ToStatus(cudaGetDeviceProperties(&properties, ordinal), id, "cudaGetDeviceProperties"));
-  std::unique_ptr<CudaDevice> device(new CudaDevice(ordinal, properties));
+  auto device = std::make_unique<CudaDevice>(ordinal, properties);
   TESSERA_RETURN_IF_ERROR(device->MakeCurrent());
   // The first call that needs the context makes it: now, not in the first request.
   TESSERA_RETURN_IF_ERROR(device->Check(cudaFree(nullptr), "cudaFree"));

@@ -25,6 +25,9 @@ class CudaDevice : public Device {
   // some 100 ms and some 100 MiB of its memory. The error of CUDA where it cannot be used.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Create(int32_t ordinal);
 
+  // A GPU with these properties, not opened: enough to plan for it.
+  CudaDevice(int32_t ordinal, const cudaDeviceProp& properties);
+
   const std::string& id() const override { return id_; }
   // free_memory_bytes is what the driver could still give out to anyone: memory that is kept for reuse is
   // not in it.
@@ -63,8 +66,6 @@ class CudaDevice : public Device {
   MemoryPool::Stats memory_stats(MemoryKind kind) const { return PoolOf(kind).stats(); }
 
  private:
-  CudaDevice(int32_t ordinal, const cudaDeviceProp& properties);
-
   MemoryPool& PoolOf(MemoryKind kind) { return kind == TESSERA_MEMORY_PINNED ? pinned_ : memory_; }
   const MemoryPool& PoolOf(MemoryKind kind) const {
     return kind == TESSERA_MEMORY_PINNED ? pinned_ : memory_;

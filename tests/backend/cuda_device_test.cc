@@ -212,15 +212,5 @@ TEST_F(CudaDeviceTest, AMistakeIsReportedAndForgotten) {
   EXPECT_TRUE(device_->Health().ok());
 }
 
-TEST_F(CudaDeviceTest, AStickyErrorIsRemembered) {
-  // As a kernel's fault would come back; the GPU itself is left in peace.
-  const absl::Status fault = device_->Check(cudaErrorIllegalAddress, "cudaEventQuery");
-  ExpectError(fault, absl::StatusCode::kUnavailable, "DEVICE_LOST");
-  device_->Check(cudaErrorAssert, "cudaMalloc").IgnoreError();
-  const absl::Status health = device_->Health();
-  ExpectError(health, absl::StatusCode::kUnavailable, "DEVICE_LOST");
-  EXPECT_THAT(std::string(health.message()), HasSubstr("cudaErrorIllegalAddress"));
-}
-
 }  // namespace
 }  // namespace tessera
