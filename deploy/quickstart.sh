@@ -95,7 +95,7 @@ start_server
 readonly q_lens=700,200,33,1 kv_lens=700,900,33,1500
 section "Attention: 4 sequences, queries $q_lens, keys $kv_lens, 16 query heads, 4 key heads, head_dim 128, causal, bf16"
 python3 deploy/quickstart_batch.py make "$work/batch.safetensors" "$q_lens" "$kv_lens"
-attend cpu_fused bf16 "$work/fused.safetensors" --stats=table
+attend auto bf16 "$work/fused.safetensors" --stats=table
 attend cpu_standard fp32 "$work/oracle.safetensors" --stats=none
 
 section "Against the float64 oracle"
