@@ -39,6 +39,10 @@ endforeach()
 foreach(_program tessera_conformance cuda_attention_bench cpu_attention_bench tessera-gpu-checks)
   tessera_install_program(${_program} checks)
 endforeach()
+if(TARGET cuda_attention_bench)
+  install(PROGRAMS ${PROJECT_SOURCE_DIR}/tests/benchmark/cuda_traffic.py
+    DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT checks)
+endif()
 
 # Where setup.py finds the protos by the same relative path as in the source tree.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/client/python DESTINATION ${CMAKE_INSTALL_DATADIR}/tessera/client COMPONENT python

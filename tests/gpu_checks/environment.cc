@@ -19,6 +19,8 @@ namespace {
 
 using std::chrono::seconds;
 
+constexpr int kExitMissing = 77;  // of all our programs: the machine lacks what it takes
+
 constexpr const char* kGpuFields[] = {"name",
                                       "driver_version",
                                       "clocks.sm",
@@ -98,7 +100,7 @@ StepResult RunProgram(const std::string& program, const std::vector<std::string>
   result.output = std::move(run.out);
   result.log = std::move(run.err);
   if (run.exit_code == 0) return result;
-  result.outcome = Outcome::kFailed;
+  result.outcome = run.exit_code == kExitMissing ? Outcome::kSkipped : Outcome::kFailed;
   result.message = run.exit_code == 128 + SIGKILL
                        ? absl::StrCat("killed: not done after ", timeout.count(), " s, or out of memory")
                        : absl::StrCat("exit code ", run.exit_code);

@@ -38,7 +38,8 @@ struct Environment {
 // Starts a server, asks it for its backends, and stops it.
 absl::StatusOr<Environment> Explore(const std::string& fused, const std::string& standard);
 
-// Runs a program of ProgramFolder(). Killed after `timeout`; passes on exit code 0.
+// Runs a program of ProgramFolder(), or any by its path. Killed after `timeout`; passes on exit code 0, and
+// is skipped on 77.
 StepResult RunProgram(const std::string& program, const std::vector<std::string>& arguments,
                       std::chrono::seconds timeout);
 

@@ -21,7 +21,7 @@
 ABSL_FLAG(std::string, out, "gpu-checks", "folder for gpu-checks.json and the steps' logs; made if need be");
 ABSL_FLAG(std::vector<std::string>, steps, {},
           "steps to run, by full name or by what stands before the dot: conformance,verify,memory,compare,"
-          "kernel,memcheck,racecheck,ncu; all if left out");
+          "kernel,memcheck,racecheck,traffic; all if left out");
 ABSL_FLAG(std::string, fused, "cuda_fused", "backend under test");
 ABSL_FLAG(std::string, standard, "cuda_standard", "baseline");
 ABSL_FLAG(std::string, filter, "", "run only conformance cases whose name contains this");
@@ -33,6 +33,9 @@ ABSL_FLAG(bool, quick, false, "fewer cells of the kernel benchmark");
 ABSL_FLAG(std::string, compute_sanitizer, "",
           "path of compute-sanitizer: adds the steps memcheck and racecheck");
 ABSL_FLAG(std::string, sanitizer_filter, "", "conformance cases to run under it: those whose name has this");
+ABSL_FLAG(std::string, ncu, "",
+          "path of ncu: adds the step traffic, which holds the modelled memory traffic and the kernel's name "
+          "to what ncu sees; needs python3");
 ABSL_FLAG(int, step_timeout, 240, "seconds that each step may take");
 ABSL_FLAG(int, time_limit, 0, "seconds for all steps; what no time is left for is skipped; 0: no limit");
 
@@ -62,6 +65,7 @@ Settings SettingsFromFlags() {
   settings.lengths = absl::GetFlag(FLAGS_n);
   settings.memory_length = absl::GetFlag(FLAGS_memory_n);
   settings.compute_sanitizer = absl::GetFlag(FLAGS_compute_sanitizer);
+  settings.ncu = absl::GetFlag(FLAGS_ncu);
   settings.sanitizer_filter = absl::GetFlag(FLAGS_sanitizer_filter);
   return settings;
 }

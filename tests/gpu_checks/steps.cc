@@ -1,5 +1,7 @@
 #include "tests/gpu_checks/steps.h"
 
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <utility>
 
@@ -50,16 +52,19 @@ StepResult Verify(const std::string& backend, int64_t cases, seconds timeout) {
   return result;
 }
 
-// Takes the JSON that a program printed into the result's data.
-void TakeJson(StepResult& result) {
-  Json data = Json::parse(result.output, nullptr, /*allow_exceptions=*/false);
+void TakeJson(Json data, StepResult& result) {
   if (!data.is_discarded()) {
     result.data = std::move(data);
-    result.output.clear();
   } else if (result.outcome == Outcome::kPassed) {
     result.outcome = Outcome::kFailed;
-    result.message = "what it printed is not JSON";
+    result.message = "its results are not JSON";
   }
+}
+
+// Takes what a program wrote to `file` into the result's data.
+void TakeJsonFile(const std::string& file, StepResult& result) {
+  std::ifstream stream(file);
+  TakeJson(Json::parse(stream, nullptr, /*allow_exceptions=*/false), result);
 }
 
 StepResult Compare(const Settings& settings, const Environment& environment, const std::string& dtype,
@@ -69,8 +74,9 @@ StepResult Compare(const Settings& settings, const Environment& environment, con
        absl::StrCat("--fused=", environment.fused), absl::StrCat("--standard=", environment.standard),
        absl::StrCat("--n=", absl::StrJoin(settings.lengths, ","))},
       timeout);
-  TakeJson(result);
+  TakeJson(Json::parse(result.output, nullptr, /*allow_exceptions=*/false), result);
   if (!result.data.is_object()) return result;
+  result.output.clear();  // it is the data
   std::string speed_ups;
   for (const Json& row : result.data.value("rows", Json::array())) {
     if (!row.contains("speed_up")) continue;
@@ -98,14 +104,11 @@ StepResult KernelBenchmark(const Settings& settings, const Environment& environm
                  "--benchmark_min_time=0.1", absl::StrCat("--benchmark_out=", file)};
   }
   StepResult result = RunProgram(on_gpu ? "cuda_attention_bench" : "cpu_attention_bench", arguments, timeout);
-  std::ifstream rounds(file);
-  Json data = Json::parse(rounds, nullptr, /*allow_exceptions=*/false);
-  const bool wrong = absl::StrContains(result.output, "ERROR OCCURRED");  // Google Benchmark exits with 0
-  if (result.outcome == Outcome::kPassed && (data.is_discarded() || wrong)) {
+  if (absl::StrContains(result.output, "ERROR OCCURRED")) {  // Google Benchmark exits with 0
     result.outcome = Outcome::kFailed;
-    result.message = wrong ? "a result was wrong" : absl::StrCat(file, " is not JSON");
+    result.message = "a result was wrong";
   }
-  if (!data.is_discarded()) result.data = std::move(data);
+  TakeJsonFile(file, result);
   return result;
 }
 
@@ -119,6 +122,22 @@ StepResult Sanitize(const Settings& settings, const std::string& tool, const std
                   absl::StrCat("--filter=", settings.sanitizer_filter)},
                  timeout);
   SumUp(result, LastLine(result.output));
+  return result;
+}
+
+// Modelled device-memory traffic against the counters of ncu, and the ledger's kernel name against ncu's.
+StepResult Traffic(const Settings& settings, const std::string& backend, seconds timeout) {
+  const std::string file = absl::StrCat(settings.out, "/traffic.rounds.json");
+  const char* const path = std::getenv("PATH");
+  const std::string ncu_folder = std::filesystem::absolute(settings.ncu).parent_path();
+  StepResult result =
+      RunProgram("/usr/bin/env",
+                 {absl::StrCat("PATH=", ncu_folder, ":", path != nullptr ? path : "/usr/bin:/bin"), "python3",
+                  absl::StrCat(ProgramFolder(), "/cuda_traffic.py"),
+                  absl::StrCat(ProgramFolder(), "/cuda_attention_bench"), absl::StrCat("--backend=", backend),
+                  absl::StrCat("--json=", file)},
+                 timeout);
+  TakeJsonFile(file, result);
   return result;
 }
 
@@ -168,6 +187,11 @@ std::vector<Step> MakeSteps(const Settings& settings, const Environment& environ
             }));
       }
     }
+  }
+  if (!settings.ncu.empty()) {
+    steps.push_back(BackendStep("traffic", environment.fused, environment.fused_status, [&](seconds timeout) {
+      return Traffic(settings, environment.fused, timeout);
+    }));
   }
   return steps;
 }
