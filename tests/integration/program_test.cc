@@ -200,5 +200,39 @@ TEST(ProgramTest, HealthFollowsTheDrain) {
   EXPECT_EQ(seen[1], grpc::health::v1::HealthCheckResponse::NOT_SERVING);
 }
 
+TEST(ProgramTest, LeavesWithItsOwnStatusWhenADeviceIsLost) {
+  const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_LOST});
+  ASSERT_NE(server, nullptr);
+  const auto client = client::Client::Connect(server->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  std::vector<client::HealthStatus> seen;
+  std::thread watcher([&] {
+    (void)(*client)->WatchHealth("", [&](client::HealthStatus status) {
+      seen.push_back(status);
+      return true;
+    });
+  });
+  // Two launches work; the third takes the device along, and with it whoever comes later.
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE((*client)->Attend(ZeroCall(4, "fenced").call).ok());
+  absl::Status elsewhere = absl::UnknownError("not called");
+  std::thread other([&] { elsewhere = (*client)->Attend(ZeroCall(4096, "cpu_standard").call).status(); });
+  std::this_thread::sleep_for(milliseconds(50));
+  const absl::Status lost = (*client)->Attend(ZeroCall(4, "fenced").call).status();
+  EXPECT_EQ(lost.code(), absl::StatusCode::kUnavailable) << lost;
+  EXPECT_NE(std::string(lost.message()).find("fenced:0: the device is lost"), std::string::npos) << lost;
+
+  other.join();
+  // Either it was in flight and completed, or it came after the loss and was refused as by any drain.
+  if (!elsewhere.ok()) {
+    EXPECT_EQ(elsewhere.code(), absl::StatusCode::kUnavailable) << elsewhere;
+  }
+  EXPECT_EQ(server->WaitForExit(seconds(30)), 4) << server->Log();
+  EXPECT_NE(server->Log().find("event=device_lost"), std::string::npos) << server->Log();
+  watcher.join();
+  ASSERT_EQ(seen.size(), 2u);
+  EXPECT_EQ(seen[0], grpc::health::v1::HealthCheckResponse::SERVING);
+  EXPECT_EQ(seen[1], grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+}
+
 }  // namespace
 }  // namespace tessera::testing

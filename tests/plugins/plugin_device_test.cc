@@ -14,6 +14,7 @@
 namespace tessera {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::HasSubstr;
 
@@ -25,6 +26,8 @@ using ::testing::HasSubstr;
 
 class FencedDeviceTest : public ::testing::Test {
  protected:
+  explicit FencedDeviceTest(const std::string& file = "tessera_plugin_fenced.so") : plugin_(file) {}
+
   void SetUp() override {
     ASSERT_OK(plugin_.status);
     auto stream = Stream::Create(device());
@@ -58,7 +61,7 @@ class FencedDeviceTest : public ::testing::Test {
     return device().SynchronizeEvent(done_.get());
   }
 
-  LoadedPlugin plugin_{"tessera_plugin_fenced.so"};
+  LoadedPlugin plugin_;
   Stream stream_;
   Event done_;
 };
@@ -147,6 +150,8 @@ TEST_F(FencedDeviceTest, TimesTheWorkBetweenTwoEvents) {
 // A problem whose tensors lie in device memory.
 class FencedAttentionTest : public FencedDeviceTest {
  protected:
+  using FencedDeviceTest::FencedDeviceTest;
+
   absl::Status Place() {
     TESSERA_ASSIGN_OR_RETURN(q_, Upload(small_.q));
     TESSERA_ASSIGN_OR_RETURN(k_, Upload(small_.k));
@@ -206,6 +211,30 @@ TEST_F(FencedAttentionTest, AnEmptyBatchOfKeysIsZeros) {
   ASSERT_OK(Download(o_, small_.o));
   ASSERT_OK(Synchronize());
   EXPECT_THAT(small_.o, Each(0.0f));
+}
+
+// Its device is lost with the third launch.
+class LostDeviceTest : public FencedAttentionTest {
+ protected:
+  LostDeviceTest() : FencedAttentionTest("tessera_plugin_lost.so") {}
+};
+
+TEST_F(LostDeviceTest, ACallThatSaysUnavailableMarksTheDeviceLost) {
+  ASSERT_OK(Place());
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_OK(Launch());
+    ASSERT_OK(Synchronize());
+  }
+  ASSERT_OK(device().Health());
+  ASSERT_OK(Launch());
+  for (const absl::Status& status : {Synchronize(), device().Health(), Event::Create(device()).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_EQ(ReasonOf(status), "DEVICE_LOST") << status;
+    EXPECT_THAT(
+        std::string(status.message()),
+        AllOf(HasSubstr("fenced:0: the device is lost: fenced:0: event_"), HasSubstr("fell off the bus")));
+  }
+  // Memory, streams and events go all the same, at the end of the test.
 }
 
 TEST(FencedDeviceDeathTest, TheHostCannotTouchDeviceMemory) {

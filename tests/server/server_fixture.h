@@ -34,8 +34,10 @@ class ServerTest : public ::testing::Test {
     return registry;
   }
 
-  void Start() {
-    auto server = Server::Start(options_, MakeRegistry());
+  void Start() { Start(MakeRegistry()); }
+
+  void Start(std::unique_ptr<BackendRegistry> registry) {
+    auto server = Server::Start(options_, std::move(registry));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     Connect(server_->addresses().front());

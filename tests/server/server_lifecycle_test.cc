@@ -14,9 +14,12 @@
 namespace tessera {
 namespace {
 
+using testing::BackendControl;
 using testing::ExpectError;
+using testing::FakeDevice;
 using testing::FromGrpcStatus;
 using testing::MakePackedRequest;
+using testing::ReferenceBackend;
 using testing::ServerTest;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
@@ -98,6 +101,36 @@ TEST_F(ServerTest, EndsWithAHealthWatchOpen) {
   ASSERT_TRUE(watch->Read(&response));
   EXPECT_EQ(response.status(), Serving::NOT_SERVING);
   EXPECT_TRUE(server_->Wait());
+}
+
+TEST_F(ServerTest, DrainsByItselfWhenADeviceIsLost) {
+  BackendControl other_control;
+  auto registry = std::make_unique<BackendRegistry>();
+  auto& lost = static_cast<FakeDevice&>(registry->AddDevice(std::make_unique<FakeDevice>()));
+  Device& other = registry->AddDevice(std::make_unique<FakeDevice>(FakeDevice::Options{.id = "fake:1"}));
+  ASSERT_TRUE(registry->Add(std::make_unique<ReferenceBackend>("reference", 1, lost, control_)).ok());
+  ASSERT_TRUE(registry->Add(std::make_unique<ReferenceBackend>("other", 0, other, other_control)).ok());
+  Start(std::move(registry));
+  EXPECT_FALSE(server_->device_lost());
+
+  v1::AttendRequest elsewhere = MakePackedRequest();
+  elsewhere.set_backend("other");
+  other_control.CloseGate();
+  auto running = AttendAsync(elsewhere);
+  other_control.AwaitLaunchAtGate();
+  control_.OnLaunch([&lost](const AttentionProblem&) {
+    lost.Lose();
+    return absl::InternalError("illegal address");
+  });
+  ExpectError(Attend(MakePackedRequest()), kUnavailable, "DEVICE_LOST");
+  EXPECT_EQ(Health(""), Serving::NOT_SERVING);
+  EXPECT_TRUE(server_->device_lost());
+  ExpectError(Attend(elsewhere), kUnavailable, "DRAINING");
+
+  other_control.OpenGate();
+  EXPECT_TRUE(running.get().ok()) << "what runs on other devices completes";
+  EXPECT_TRUE(server_->Wait());
+  server_.reset();
 }
 
 // ---- Start ----

@@ -1,5 +1,6 @@
 // A plugin that brings a device of its own, with memory that the host cannot touch and streams that run
 // behind the caller's back: a server that skips a copy, an event or a deep copy of host arrays is found out.
+#include <limits>
 #include <vector>
 
 #include "backend/example/row_attention.h"
@@ -78,6 +79,8 @@ class FencedBackend : public tessera::plugin::Backend {
                tessera_stream* stream) override {
     auto owned = std::make_shared<OwnedProblem>(problem);
     fenced::StreamOf(stream).Push([this, owned, workspace] {
+      if (++launches_ > kLaunches) device_.Lose();
+      device_.CheckNotLost();
       const fenced::Memory& memory = device_.memory();
       std::memset(memory.Reach(workspace, kWorkspaceBytes, "workspace"), 0xff, kWorkspaceBytes);
       Attend(owned->Resolve(memory));
@@ -86,6 +89,11 @@ class FencedBackend : public tessera::plugin::Backend {
 
  private:
   static constexpr int64_t kWorkspaceBytes = 256;
+#ifdef FENCED_LAUNCHES
+  static constexpr int64_t kLaunches = FENCED_LAUNCHES;  // then the device is lost
+#else
+  static constexpr int64_t kLaunches = std::numeric_limits<int64_t>::max();
+#endif
 
   static void Attend(const tessera_attention_problem& problem) {
     for (int64_t s = 0; s < problem.num_sequences; ++s) {
@@ -97,6 +105,7 @@ class FencedBackend : public tessera::plugin::Backend {
   }
 
   fenced::Device device_;
+  int64_t launches_ = 0;  // on the stream's thread, and so on one
 };
 
 }  // namespace
