@@ -181,7 +181,8 @@ std::string Usage() {
       "\nPrints \"listening on ADDRESS\" on stdout for each address once it serves; logs go to stderr.\n"
       "SIGTERM or SIGINT: health turns NOT_SERVING, requests in flight complete, exit. A second one gives "
       "them up.\n"
-      "Exit status: 0 drained, 1 could not start, 2 wrong usage, 3 requests in flight were given up.\n");
+      "Exit status: 0 drained, 1 could not start, 2 wrong usage, 3 requests in flight were given up, "
+      "4 a device was lost: start the server anew.\n");
   return usage;
 }
 

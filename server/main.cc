@@ -22,7 +22,7 @@ namespace tessera {
 namespace {
 
 // What the process returns; documented by --help.
-enum ExitStatus { kDrained = 0, kCannotStart = 1, kWrongUsage = 2, kGivenUp = 3 };
+enum ExitStatus { kDrained = 0, kCannotStart = 1, kWrongUsage = 2, kGivenUp = 3, kDeviceLost = 4 };
 
 absl::StatusOr<CpuOptions> CpuOptionsFrom(const CommandLine& line) {
   CpuOptions options;
@@ -120,14 +120,16 @@ int Main(int argc, char** argv) {
   }
   std::fflush(stdout);
 
-  if ((*server)->Wait()) {
+  const bool drained = (*server)->Wait();
+  const bool device_lost = (*server)->device_lost();
+  if (drained) {
     shutdown.Over();
     Log().info("event=drained");
-    return kDrained;
+    return device_lost ? kDeviceLost : kDrained;
   }
   Log().flush();
   // A launch may run for minutes and cannot be interrupted: leave without waiting for it.
-  std::_Exit(kGivenUp);
+  std::_Exit(device_lost ? kDeviceLost : kGivenUp);
 }
 
 }  // namespace
