@@ -47,8 +47,8 @@ def find_ncu():
     return next((place for place in places if place and os.access(place, os.X_OK)), None)
 
 
-def read_counters(log):
-    """The launches in ncu's raw page: dicts of kernel name and metrics in base units."""
+def read_counters(log, metrics):
+    """The launches in ncu's raw page: dicts of kernel name and the named metrics in base units."""
     rows = list(csv.reader(line for line in log.splitlines() if line.startswith('"')))
     if len(rows) < 3:
         raise RuntimeError("ncu counted nothing:\n" + log)
@@ -57,7 +57,7 @@ def read_counters(log):
     for row in rows[2:]:
         launch = {"kernel": row[names.index("Kernel Name")]}
         for name, unit, value in zip(names, units, row):
-            if "__" in name:
+            if name in metrics:
                 if unit not in BASE_UNITS and name in (READ, WRITE, TIME):
                     raise RuntimeError(f"ncu gave {name} in {unit}, expected base units")
                 launch[name] = float(value.replace(",", ""))
@@ -66,11 +66,11 @@ def read_counters(log):
 
 
 def run_cell(ncu, arguments, cell):
-    metrics = ",".join([READ, WRITE, TIME] + [name for name in arguments.metrics.split(",") if name])
+    metrics = [READ, WRITE, TIME] + [name for name in arguments.metrics.split(",") if name]
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "ncu.csv"
         command = [ncu, "--clock-control", "none", "--cache-control", "none", "--profile-from-start", "off",
-                   "--metrics", metrics, "--print-units", "base", "--print-kernel-base", "function",
+                   "--metrics", ",".join(metrics), "--print-units", "base", "--print-kernel-base", "function",
                    "--csv", "--page", "raw", "--log-file", str(log),
                    arguments.benchmark, f"--traffic={cell}", f"--launches={arguments.launches}",
                    f"--dtypes={arguments.dtype}", f"--backends={arguments.backend}"]
@@ -82,7 +82,7 @@ def run_cell(ncu, arguments, cell):
     plans = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"cell"')]
     if done.returncode != 0 or len(plans) != 1:
         raise RuntimeError(f"{' '.join(command)}\nexited with {done.returncode}\n{done.stdout}{done.stderr}{text}")
-    return plans[0], read_counters(text)
+    return plans[0], read_counters(text, metrics)
 
 
 def summarise(plan, launches):
