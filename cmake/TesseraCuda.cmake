@@ -24,6 +24,6 @@ message(STATUS "Tessera: CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPI
 # Machine code for Ampere data-centre parts and Hopper; the PTX of 8.0 serves every other GPU from there on.
 add_library(tessera_cuda_options INTERFACE)
 target_compile_options(tessera_cuda_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr --compress-mode=size
   -gencode=arch=compute_80,code=[compute_80,sm_80] -gencode=arch=compute_90,code=sm_90
   --Werror=all-warnings>)
