@@ -60,7 +60,7 @@ class Cublas {
     // Queues the product. False when cuBLAS refused it, or an earlier call.
     bool Gemm(const StridedGemm& gemm);
 
-    // Null, or cuBLAS's name for the first failure; static storage.
+    // Null, or what cuBLAS says of the first failure; static storage.
     const char* error() const { return error_; }
 
    private:

@@ -35,7 +35,7 @@ StandardChoice ChooseStandard(const tessera_attention_problem& problem, const De
 // How an enqueue ended.
 struct StandardStatus {
   cudaError_t cuda = cudaSuccess;
-  const char* cublas = nullptr;  // null, or cuBLAS's name for its error
+  const char* cublas = nullptr;  // null, or what cuBLAS says of its error
 };
 
 // Queues the launches on `stream` of the current device, which `blas` was made for. `workspace`:

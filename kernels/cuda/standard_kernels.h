@@ -39,9 +39,8 @@ constexpr float WeightScale(tessera_dtype dtype) { return dtype == TESSERA_DTYPE
 cudaError_t LaunchSoftmax(const DeviceProblem& wave, const WaveLengths& lengths, const ScoreRows& rows,
                           cudaStream_t stream);
 
-// A tensor of the wave: row (sequence, head, token) at data + (sequence * sequence_stride + head *
-// head_stride
-// + token * row_stride) elements of `dtype`.
+// A tensor of the wave: row (sequence, head, token) lies sequence * sequence_stride + head * head_stride +
+// token * row_stride elements behind data.
 struct WaveTensor {
   void* data;
   int64_t sequence_stride, head_stride, row_stride;

@@ -23,8 +23,8 @@ struct LongRows {
 };
 constexpr int kVector = 4;
 constexpr int kWarpSize = 32;
-
-constexpr int kMaxWarps = 1024 / kWarpSize;
+constexpr int kMaxWarps = Rows8k::kMaxThreads / kWarpSize;
+static_assert(Rows16k::kMaxThreads <= Rows8k::kMaxThreads && LongRows::kMaxThreads <= Rows8k::kMaxThreads);
 
 // One value of each warp, for the block's maximum and for its sum.
 struct SoftmaxShared {
@@ -63,7 +63,7 @@ __device__ float ReduceBlock(float value, float* partials, Operation operation) 
 // The row of a block, and what its logits depend on.
 struct SoftmaxRow {
   const DeviceSequence* sequence;
-  int32_t head, query;
+  int32_t head, query, kv_len;
   RowWindow window;
   RowFeatures features;
   float* scores;
@@ -78,6 +78,7 @@ __device__ SoftmaxRow FindRow(const DeviceProblem& p, const ScoreRows& rows) {
   row.sequence = p.sequences() + index / q_len / num_heads;
   // A head by itself is a group of one, and its queries are the rows.
   const BlockWork work(*row.sequence, /*group=*/1, row.head, row.query);
+  row.kv_len = work.sequence.kv_len;
   row.window = WindowOf(work, row.query);
   row.features = FeaturesOf(p, work, row.query);
   row.scores = rows.scores + int64_t{index} * rows.row_stride;
@@ -161,7 +162,7 @@ struct HeldScores {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int32_t key = Key(v * kVector);
-      if (key >= row.sequence->kv_len) continue;
+      if (key >= row.kv_len) continue;
       const float* const w = x + v * kVector;
       const float4 weights = {w[0] * factor, w[1] * factor, w[2] * factor, w[3] * factor};
       if (dtype == TESSERA_DTYPE_FP32) {
@@ -182,8 +183,7 @@ struct HeldScores {
   }
 };
 
-// What is subtracted from the logits: their maximum, but 0 for a row that sees nothing, since exp(-inf - 0) =
-// 0.
+// What is subtracted from the logits: their maximum, but 0 for a row that sees nothing: exp(-inf - 0) is 0.
 __device__ float ShiftOf(float row_max) { return row_max == NegativeInfinity() ? 0.0f : row_max; }
 
 __device__ float SinkOf(const DeviceProblem& p, const SoftmaxRow& row) {
@@ -239,7 +239,7 @@ __device__ void StreamedSoftmax(const DeviceProblem& p, const ScoreRows& rows, S
   const float sum = ReduceBlock(thread_sum, shared.sums, Sum{}) + expf(sink - shift);
   const float factor = WeightFactor(rows.weights_dtype, sum);
 
-  for (held.first_key = 0; held.first_key < row.sequence->kv_len; held.first_key += part_keys) {
+  for (held.first_key = 0; held.first_key < row.kv_len; held.first_key += part_keys) {
     held.Load(row, p.scale);
     held.Shape(p, row);
     held.Exponentials(shift);
