@@ -39,9 +39,12 @@ endforeach()
 foreach(_program tessera_conformance cuda_attention_bench cpu_attention_bench tessera-gpu-checks)
   tessera_install_program(${_program} checks)
 endforeach()
-if(TARGET cuda_attention_bench)
-  install(PROGRAMS ${PROJECT_SOURCE_DIR}/tests/benchmark/cuda_traffic.py
-    DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT checks)
+if(TARGET tessera_kernels_cuda_shared)
+  install(TARGETS tessera_kernels_cuda_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT checks)
+  install(PROGRAMS
+    ${PROJECT_SOURCE_DIR}/tests/benchmark/cuda_peers.py
+    ${PROJECT_SOURCE_DIR}/tests/benchmark/cuda_traffic.py
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/tessera/benchmark COMPONENT checks)
 endif()
 
 # Where setup.py finds the protos by the same relative path as in the source tree.

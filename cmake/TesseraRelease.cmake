@@ -6,7 +6,8 @@ if(TESSERA_SANITIZE OR NOT TARGET tessera-server)
 endif()
 
 set(_release_programs tessera-server tessera)
-foreach(_program tessera_conformance tessera-gpu-checks cuda_attention_bench cpu_attention_bench)
+foreach(_program
+    tessera_conformance tessera-gpu-checks cuda_attention_bench cpu_attention_bench tessera_kernels_cuda_shared)
   if(TARGET ${_program})
     list(APPEND _release_programs ${_program})
   endif()

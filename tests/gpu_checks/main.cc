@@ -21,7 +21,7 @@
 ABSL_FLAG(std::string, out, "gpu-checks", "folder for gpu-checks.json and the steps' logs; made if need be");
 ABSL_FLAG(std::vector<std::string>, steps, {},
           "steps to run, by full name or by what stands before the dot: conformance,verify,memory,compare,"
-          "kernel,memcheck,racecheck,traffic; all if left out");
+          "kernel,memcheck,racecheck,traffic,peers; all if left out");
 ABSL_FLAG(std::string, fused, "cuda_fused", "backend under test");
 ABSL_FLAG(std::string, standard, "cuda_standard", "baseline");
 ABSL_FLAG(std::string, filter, "", "run only conformance cases whose name contains this");
@@ -36,6 +36,8 @@ ABSL_FLAG(std::string, sanitizer_filter, "", "conformance cases to run under it:
 ABSL_FLAG(std::string, ncu, "",
           "path of ncu: adds the step traffic, which holds the modelled memory traffic and the kernel's name "
           "to what ncu sees; needs python3");
+ABSL_FLAG(std::string, python, "",
+          "a python3 that has PyTorch: adds the steps peers, which time its kernels and ours in turn");
 ABSL_FLAG(int, step_timeout, 240, "seconds that each step may take");
 ABSL_FLAG(int, time_limit, 0, "seconds for all steps; what no time is left for is skipped; 0: no limit");
 
@@ -66,6 +68,7 @@ Settings SettingsFromFlags() {
   settings.memory_length = absl::GetFlag(FLAGS_memory_n);
   settings.compute_sanitizer = absl::GetFlag(FLAGS_compute_sanitizer);
   settings.ncu = absl::GetFlag(FLAGS_ncu);
+  settings.python = absl::GetFlag(FLAGS_python);
   settings.sanitizer_filter = absl::GetFlag(FLAGS_sanitizer_filter);
   return settings;
 }

@@ -125,6 +125,11 @@ StepResult Sanitize(const Settings& settings, const std::string& tool, const std
   return result;
 }
 
+// Where the Python programs of tests/benchmark are installed.
+std::string BenchmarkScript(const std::string& name) {
+  return absl::StrCat(ProgramFolder(), "/../share/tessera/benchmark/", name);
+}
+
 // Modelled device-memory traffic against the counters of ncu, and the ledger's kernel name against ncu's.
 StepResult Traffic(const Settings& settings, const std::string& backend, seconds timeout) {
   const std::string file = absl::StrCat(settings.out, "/traffic.rounds.json");
@@ -133,10 +138,21 @@ StepResult Traffic(const Settings& settings, const std::string& backend, seconds
   StepResult result =
       RunProgram("/usr/bin/env",
                  {absl::StrCat("PATH=", ncu_folder, ":", path != nullptr ? path : "/usr/bin:/bin"), "python3",
-                  absl::StrCat(ProgramFolder(), "/cuda_traffic.py"),
-                  absl::StrCat(ProgramFolder(), "/cuda_attention_bench"), absl::StrCat("--backend=", backend),
-                  absl::StrCat("--json=", file)},
+                  BenchmarkScript("cuda_traffic.py"), absl::StrCat(ProgramFolder(), "/cuda_attention_bench"),
+                  absl::StrCat("--backend=", backend), absl::StrCat("--json=", file)},
                  timeout);
+  TakeJsonFile(file, result);
+  return result;
+}
+
+// Our kernels and PyTorch's in one process, taking turns.
+StepResult Peers(const Settings& settings, const std::string& group, seconds timeout) {
+  const std::string file = absl::StrCat(settings.out, "/peers.", group, ".rounds.json");
+  StepResult result = RunProgram("/usr/bin/env",
+                                 {settings.python, BenchmarkScript("cuda_peers.py"),
+                                  absl::StrCat(ProgramFolder(), "/../lib/libtessera_kernels_cuda_shared.so"),
+                                  absl::StrCat("--only=", group), absl::StrCat("--json=", file)},
+                                 timeout);
   TakeJsonFile(file, result);
   return result;
 }
@@ -192,6 +208,12 @@ std::vector<Step> MakeSteps(const Settings& settings, const Environment& environ
     steps.push_back(BackendStep("traffic", environment.fused, environment.fused_status, [&](seconds timeout) {
       return Traffic(settings, environment.fused, timeout);
     }));
+  }
+  if (!settings.python.empty()) {
+    for (const char* group : {"prefill", "wide", "gqa", "standard", "fp32"}) {
+      steps.push_back({absl::StrCat("peers.", group),
+                       [&, group](seconds timeout) { return Peers(settings, group, timeout); }});
+    }
   }
   return steps;
 }

@@ -19,7 +19,8 @@ struct Settings {
   bool quick = false;                // fewer cells of the kernel benchmark
   std::string compute_sanitizer;     // its path; empty: no such steps
   std::string sanitizer_filter;      // conformance cases to run under it
-  std::string ncu;                   // its path; empty: no such steps
+  std::string ncu;                   // its path; empty: no such step
+  std::string python;                // one that has PyTorch; empty: no comparison with it
 };
 
 // conformance.BACKEND, verify.BACKEND, memory, compare.DTYPE, kernel.DTYPE, and with the tools
