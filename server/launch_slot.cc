@@ -6,10 +6,26 @@
 #include <utility>
 
 #include "backend/core/error.h"
+#include "backend/core/saturating.h"
 #include "server/batch_queue.h"
 
 namespace tessera {
 namespace {
+
+// Rounds of query tiles over all compute units that a chunk must have: fewer, and too many of them idle in
+// the last one.
+constexpr int64_t kMinWaves = 2;
+
+// Query tiles of a launch: the pieces of work that a device spreads over its compute units. At least 1.
+int64_t QueryTiles(const AttentionProblem& problem, int32_t tile_q) {
+  const int64_t group = problem.num_q_heads / problem.num_kv_heads;
+  int64_t tiles = 0;
+  for (int64_t s = 0; s < problem.num_sequences; ++s) {
+    const int64_t rows = SaturatingMultiply(problem.sequences[s].q_len, group);
+    tiles = SaturatingAdd(tiles, SaturatingMultiply(CeilDiv(rows, tile_q), problem.num_kv_heads));
+  }
+  return std::max<int64_t>(tiles, 1);
+}
 
 // Whether each (sequence, kv head) pair is computed by `part` as it would be by `whole`. Not so where a plan
 // divides the keys, which depends on how much else there is to do, nor where the scores are materialised:
@@ -34,7 +50,8 @@ absl::StatusOr<DeviceStreams> DeviceStreams::Create(Device& device) {
 }
 
 absl::StatusOr<std::unique_ptr<LaunchSlot>> LaunchSlot::Create(Device& device) {
-  std::unique_ptr<LaunchSlot> slot(new LaunchSlot(device));
+  TESSERA_ASSIGN_OR_RETURN(const DeviceInfo info, device.Info());
+  std::unique_ptr<LaunchSlot> slot(new LaunchSlot(device, std::max(info.compute_units, 1)));
   for (Event& fence : slot->fences_) {
     TESSERA_ASSIGN_OR_RETURN(fence, Event::Create(device));
   }
@@ -69,7 +86,12 @@ absl::Status LaunchSlot::PlanWhole() {
 
 // Fills chunks_: with several where that changes no result, else with one.
 void LaunchSlot::PlanChunks() {
-  const std::vector<Chunk> cut = SplitLaunch(problem_);
+  ChunkLimits limits;
+  if (plan_.tile_q > 0) {
+    const int64_t chunks = QueryTiles(problem_, plan_.tile_q) / (kMinWaves * compute_units_);
+    limits.max_chunks = static_cast<int>(std::min<int64_t>(limits.max_chunks, chunks));
+  }
+  const std::vector<Chunk> cut = SplitLaunch(problem_, limits);
   chunks_.clear();
   if (cut.size() > 1 &&
       std::all_of(cut.begin(), cut.end(), [this](const Chunk& chunk) { return PlanAsChunk(chunk); })) {

@@ -74,7 +74,8 @@ class LaunchSlot {
     Plan plan{};
   };
 
-  explicit LaunchSlot(Device& device) : device_(device), placement_(device) {}
+  LaunchSlot(Device& device, int64_t compute_units)
+      : device_(device), compute_units_(compute_units), placement_(device) {}
 
   absl::Status PlanWhole();
   void PlanChunks();
@@ -83,6 +84,7 @@ class LaunchSlot {
   absl::StatusOr<double> SumOf(Span Timing::*span);
 
   Device& device_;
+  const int64_t compute_units_;
   BatchPlacement placement_;
   Event fences_[3];
   std::vector<Timing> timings_;  // by chunk; as many as any launch needed so far

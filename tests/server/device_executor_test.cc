@@ -284,6 +284,19 @@ TEST_F(DeviceExecutorTest, TakesLessTimeThanItsParts) {
   EXPECT_LT(time.total, time.transfer_in + time.compute + time.transfer_out - 100e3);
 }
 
+TEST_F(DeviceExecutorTest, LeavesEachChunkEnoughToDo) {
+  Start();
+  const auto request = ManySequences();
+  // 16 query tiles are 4 waves of 4 compute units, and so 2 chunks of 2; 8 are not enough for two.
+  for (const auto& [tile_q, launches] : {std::pair(1, 2), std::pair(2, 1)}) {
+    script_.on_plan = [tile = tile_q](const AttentionProblem&, Plan& plan) { plan.tile_q = tile; };
+    const std::string key = "tile" + std::to_string(tile_q);
+    Submit(key, request);
+    ExpectCorrect(key, request);
+    EXPECT_EQ(Await(key).ledger.choice.launches, launches) << tile_q;
+  }
+}
+
 TEST_F(DeviceExecutorTest, DoesNotCutWhatThePlanWouldComputeOtherwise) {
   const auto change = [](auto edit) {
     return [edit](const AttentionProblem& problem, Plan& plan) {

@@ -42,7 +42,9 @@ class ThreadedDevice : public Device {
 
   const std::string& id() const override { return id_; }
   bool host_accessible() const override { return false; }
-  absl::StatusOr<DeviceInfo> Info() const override { return DeviceInfo{.name = "threaded test device"}; }
+  absl::StatusOr<DeviceInfo> Info() const override {
+    return DeviceInfo{.name = "threaded test device", .compute_units = 4};
+  }
 
   absl::StatusOr<void*> Allocate(MemoryKind, size_t bytes) override {
     const std::lock_guard lock(mutex_);
