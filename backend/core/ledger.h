@@ -51,7 +51,7 @@ struct ChoiceLedger {
   int64_t batch_sequences = 0;  // sequences in that launch
 };
 
-struct TimeLedger {  // measured, microseconds
+struct TimeLedger {  // measured, microseconds; transfers and work may overlap
   double queue = 0;
   double transfer_in = 0;
   double compute = 0;  // of the launch, shared by the whole batch
