@@ -7,8 +7,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "client/cli/table.h"
 
 namespace tessera::gpu_checks {
 namespace {
@@ -22,16 +24,20 @@ std::string LastLine(const std::string& text) {
   return lines.empty() ? "" : lines.back();
 }
 
-// Keeps the message of a failed run, and adds what it said last.
+// Adds to the message, which a failed run has already.
 void SumUp(StepResult& result, const std::string& summary) {
   absl::StrAppend(&result.message, result.message.empty() ? "" : ": ", summary);
+}
+void SumUpByLastLine(StepResult& result) {
+  SumUp(result,
+        LastLine(result.outcome == Outcome::kPassed || result.log.empty() ? result.output : result.log));
 }
 
 StepResult Conformance(const std::string& backend, const std::string& filter, seconds timeout) {
   StepResult result =
       RunProgram("tessera_conformance",
                  {absl::StrCat("--backend=", backend), absl::StrCat("--filter=", filter)}, timeout);
-  SumUp(result, LastLine(result.output.empty() ? result.log : result.output));
+  SumUpByLastLine(result);
   return result;
 }
 
@@ -48,7 +54,7 @@ StepResult RunClient(Arguments arguments, seconds timeout) {
 StepResult Verify(const std::string& backend, int64_t cases, seconds timeout) {
   StepResult result =
       RunClient({"verify", absl::StrCat("--backend=", backend), absl::StrCat("--cases=", cases)}, timeout);
-  SumUp(result, LastLine(result.output));
+  SumUpByLastLine(result);
   return result;
 }
 
@@ -80,8 +86,8 @@ StepResult Compare(const Settings& settings, const Environment& environment, con
   std::string speed_ups;
   for (const Json& row : result.data.value("rows", Json::array())) {
     if (!row.contains("speed_up")) continue;
-    absl::StrAppend(&speed_ups, speed_ups.empty() ? "speed-up " : ", ", row["speed_up"].get<double>(), " at ",
-                    row["n"].get<int64_t>());
+    absl::StrAppendFormat(&speed_ups, "%s%.2f at %d", speed_ups.empty() ? "speed-up " : ", ",
+                          row["speed_up"].get<double>(), row["n"].get<int64_t>());
   }
   SumUp(result, speed_ups.empty() ? "nothing was measured" : speed_ups);
   return result;
@@ -109,6 +115,10 @@ StepResult KernelBenchmark(const Settings& settings, const Environment& environm
     result.message = "a result was wrong";
   }
   TakeJsonFile(file, result);
+  for (const char* list : {"cells", "benchmarks"}) {
+    if (result.data.contains(list))
+      SumUp(result, client::Plural(static_cast<int64_t>(result.data[list].size()), "cell"));
+  }
   return result;
 }
 
@@ -121,7 +131,7 @@ StepResult Sanitize(const Settings& settings, const std::string& tool, const std
                   absl::StrCat(ProgramFolder(), "/tessera_conformance"), absl::StrCat("--backend=", backend),
                   absl::StrCat("--filter=", settings.sanitizer_filter)},
                  timeout);
-  SumUp(result, LastLine(result.output));
+  SumUpByLastLine(result);
   return result;
 }
 

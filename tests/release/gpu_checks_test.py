@@ -57,7 +57,7 @@ def main(tree: str, out: str) -> int:
 
     # A step that cannot end in time fails, and the others still run.
     late = run(tree, f"--out={out}/late", "--fused=cpu_fused", "--standard=cpu_unfused", "--cases=100000",
-               "--step_timeout=2", "--steps=verify.cpu_fused,memory", "--memory_n=64")
+               "--step_timeout=5", "--steps=verify.cpu_fused,compare.fp32", "--n=64")
     outcomes = [step["outcome"] for step in json.loads(Path(out, "late", "gpu-checks.json").read_text())["steps"]]
     assert late.returncode == 1 and outcomes == ["failed", "passed"], late
     return 0
