@@ -152,6 +152,7 @@ StepResult Traffic(const Settings& settings, const std::string& backend, seconds
                   absl::StrCat("--backend=", backend), absl::StrCat("--json=", file)},
                  timeout);
   TakeJsonFile(file, result);
+  SumUpByLastLine(result);
   return result;
 }
 
@@ -164,6 +165,7 @@ StepResult Peers(const Settings& settings, const std::string& group, seconds tim
                                   absl::StrCat("--only=", group), absl::StrCat("--json=", file)},
                                  timeout);
   TakeJsonFile(file, result);
+  SumUpByLastLine(result);
   return result;
 }
 
