@@ -4,10 +4,15 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -111,6 +116,19 @@ class DeviceExecutorTest : public SchedulerFixture, public ::testing::Test {
     return request;
   }
   static constexpr int kChunks = 4;
+
+  // Like MakePackedRequest's, but for a length that FailOnBad does not bear.
+  static v1::AttendRequest BadRequest() {
+    auto bad = MakeRequest(v1::LAYOUT_PACKED, {5, 4, 8}, {9, 2, 8}, {9, 2, 6});
+    for (const int64_t length : {3, 2}) bad.add_q_lens(length);
+    for (const int64_t length : {2, 7}) bad.add_kv_lens(length);
+    return bad;
+  }
+  static void FailOnBad(const AttentionProblem& problem) {
+    for (int64_t s = 0; s < problem.num_sequences; ++s) {
+      if (problem.sequences[s].kv_len == 7) throw std::runtime_error("illegal address");
+    }
+  }
 
   Gate uploads_, work_, downloads_;
   std::atomic<int64_t> uploaded_bytes_ = 0, downloaded_bytes_ = 0;
@@ -386,26 +404,54 @@ TEST_F(DeviceExecutorTest, NobodyFailsForTheLaunchBefore) {
 TEST_F(DeviceExecutorTest, FailsOnlyWhatFailsAlone) {
   script_.on_work = [&](const AttentionProblem& problem) {
     work_.Pass();
-    for (int64_t s = 0; s < problem.num_sequences; ++s) {
-      if (problem.sequences[s].kv_len == 7) throw std::runtime_error("illegal address");
-    }
+    FailOnBad(problem);
   };
   Start();
   work_.Set(false);
-  auto bad = MakeRequest(v1::LAYOUT_PACKED, {5, 4, 8}, {9, 2, 8}, {9, 2, 6});
-  for (const int64_t length : {3, 2}) bad.add_q_lens(length);
-  for (const int64_t length : {2, 7}) bad.add_kv_lens(length);
   for (int i = 0; i < 3; ++i) {
     Submit("flying" + std::to_string(i), MakePackedRequest());
     ASSERT_TRUE(uploads_.AwaitArrivals(3 * (i + 1)));
   }
   Submit("good", MakePackedRequest(1));
-  Submit("bad", bad);
+  Submit("bad", BadRequest());
   Submit("good_too", MakePackedRequest(2));
   work_.Set(true);
   EXPECT_EQ(Await("bad").status, absl::InternalError("illegal address"));
   ExpectCorrect("good", MakePackedRequest(1));
   ExpectCorrect("good_too", MakePackedRequest(2));
+}
+
+TEST_F(DeviceExecutorTest, KeepsItsWordUnderLoad) {
+  script_.on_work = FailOnBad;
+  Start();
+  constexpr int kThreads = 4, kRequests = 60;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([this, t] {
+      for (int i = 0; i < kRequests; ++i) {
+        const bool bad = i % 7 == 3;
+        const std::string key = (bad ? "bad" : "good") + std::to_string(t * kRequests + i);
+        auto job = MakeJob(key, bad ? BadRequest() : MakePackedRequest(static_cast<uint32_t>(i)), backend_);
+        const auto cancelled = job->context.cancelled;
+        scheduler_->Submit(std::move(job));
+        if (i % 11 == 5) scheduler_->Cancel(cancelled);
+        if (i % 13 == 0) Await(key);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (int n = 0; n < kThreads * kRequests; ++n) {
+    const int i = n % kRequests;
+    const bool bad = i % 7 == 3;
+    const std::string key = (bad ? "bad" : "good") + std::to_string(n);
+    const absl::Status status = Await(key).status;
+    if (i % 11 == 5 && absl::IsCancelled(status)) continue;
+    if (bad) {
+      EXPECT_EQ(status, absl::InternalError("illegal address")) << key;
+    } else {
+      ExpectCorrect(key, MakePackedRequest(static_cast<uint32_t>(i)));
+    }
+  }
 }
 
 // ---- Cancellation ----

@@ -2,6 +2,7 @@
 #include "server/launch_chunks.h"
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "backend/core/dtype.h"

@@ -2,6 +2,8 @@
 // Backend for it. What either does can be watched, held and made to fail.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
