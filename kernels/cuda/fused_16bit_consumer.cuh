@@ -90,14 +90,19 @@ struct Consumer {
         a[m][2] = ptx::Pack(Element{}, scores[m][n + 1][0], scores[m][n + 1][1]);
         a[m][3] = ptx::Pack(Element{}, scores[m][n + 1][2], scores[m][n + 1][3]);
       }
+      // (16, 16) blocks of V, one loading while the one before is multiplied.
+      uint32_t b[2][4];
+      const auto load = [&](int block) {
+        ptx::LoadMatricesTransposed(v + n * 8 * kPitchBytes + ((block << 5) ^ v_swizzle), b[block % 2]);
+      };
+      load(0);
 #pragma unroll
-      for (int d = 0; d < kDimTiles; d += 2) {
-        uint32_t b[4];
-        ptx::LoadMatricesTransposed(v + n * 8 * kPitchBytes + ((d << 4) ^ v_swizzle), b);
+      for (int block = 0; block < kDimTiles / 2; ++block) {
+        if (block + 1 < kDimTiles / 2) load(block + 1);
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
-          ptx::MultiplyAdd(Element{}, output[m][d], a[m], b[0], b[1]);
-          ptx::MultiplyAdd(Element{}, output[m][d + 1], a[m], b[2], b[3]);
+          ptx::MultiplyAdd(Element{}, output[m][2 * block], a[m], b[block % 2][0], b[block % 2][1]);
+          ptx::MultiplyAdd(Element{}, output[m][2 * block + 1], a[m], b[block % 2][2], b[block % 2][3]);
         }
       }
     }

@@ -110,9 +110,7 @@ struct Producer {
         const int index = i * Config::kThreads + static_cast<int>(threadIdx.x);
         const int row = index / kChunks, chunk = index % kChunks;
         const bool valid = row < num_rows && chunk * 8 < head_dim;
-        // What is not read must still be an address that could be.
-        ptx::CpAsync16(base + Tile::Offset(row, chunk), valid ? row_source(row) + chunk * 8 : row_source(0),
-                       valid ? 16 : 0);
+        ptx::CpAsync16(base + Tile::Offset(row, chunk), row_source(row) + chunk * 8, valid ? 16 : 0);
       }
       return;
     }
