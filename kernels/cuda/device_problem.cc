@@ -59,11 +59,14 @@ DeviceSequence View(const tessera_sequence& s) {
   return view;
 }
 
-// Scores that the longest row tile of `s` walks through: what blocks are ordered by.
+// Keys that the first or the last query of `s` sees, whichever sees more: what sequences are ordered by.
 int64_t LongestWalk(const DeviceSequence& s) {
-  const int64_t first = std::max<int64_t>(int64_t{s.q_len} - 1 + s.first_shift, 0);
-  const int64_t end = std::min<int64_t>(int64_t{s.q_len} + s.last_shift, s.kv_len);
-  return end - first;
+  const auto keys = [&s](int64_t query) {
+    const int64_t first = std::max<int64_t>(query + s.first_shift, 0);
+    const int64_t end = std::min<int64_t>(query + s.last_shift + 1, s.kv_len);
+    return end - first;
+  };
+  return std::max(keys(0), keys(int64_t{s.q_len} - 1));
 }
 
 std::vector<DeviceSequence> MakeSequences(const tessera_attention_problem& p, int32_t tile_q,
@@ -111,6 +114,7 @@ int64_t TableBytes(const tessera_attention_problem& problem) {
 const char* IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
   const int64_t group = p.num_q_heads / p.num_kv_heads;
   if (group >= kMaxGroup) return "2^15 query heads or more share a kv head";
+  if (p.num_sequences >= kMaxPosition) return "2^30 sequences or more";
   int64_t blocks = 0;
   for (int64_t n = 0; n < p.num_sequences; ++n) {
     const tessera_sequence& s = p.sequences[n];

@@ -15,7 +15,7 @@ namespace tessera::kernels::cuda {
 template <class Config>
 __device__ void Fused16Bit(const DeviceProblem& problem) {
   extern __shared__ __align__(128) std::byte shared_memory[];
-  static_assert(sizeof(Fused16BitShared<Config>) <= 128 << 10);
+  static_assert(sizeof(Fused16BitShared<Config>) <= kMaxSharedBytes16Bit);
   auto& shared = *reinterpret_cast<Fused16BitShared<Config>*>(shared_memory);
   const BlockWork work = FindWork(problem, static_cast<int32_t>(blockIdx.x), Config::kTileQ);
   const KeyWalk walk = WalkOf(work, Config::kTileQ, Config::kTileKv);

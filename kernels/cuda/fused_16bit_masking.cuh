@@ -7,15 +7,16 @@
 
 namespace tessera::kernels::cuda {
 
-// Everything between Q K^T and the softmax: the scores become logits in units of log 2, up to a factor that
-// the softmax applies.
+// Everything between Q K^T and the softmax. Without features the scores stay products, which the softmax
+// scales.
 template <class Config>
 struct Masking {
   const DeviceProblem& problem;
   const BlockWork& work;
 
-  // What `scores` must be multiplied by to be logits to base 2.
-  __device__ float Log2Factor() const { return Config::kFeatures ? 1.0f : problem.scale * kLog2E; }
+  // What `scores` must be multiplied by to be logits to base 2, without features; with them they are logits
+  // already.
+  __device__ float Log2Factor() const { return problem.scale * kLog2E; }
 
   // Soft-cap, ALiBi and dense mask, in this order.
   __device__ void ApplyFeatures(Consumer<Config>& consumer, int32_t tile) const {
@@ -24,9 +25,8 @@ struct Masking {
       const RowFeatures f = FeaturesOf(p, work, RowAt(consumer, m, half));
       ForEachScore(consumer, m, half, tile, [&](float& score, int32_t) { score *= p.scale; });
       if (p.softcap > 0) {
-        const float inverse = 1.0f / p.softcap;
         ForEachScore(consumer, m, half, tile,
-                     [&](float& score, int32_t) { score = p.softcap * Tanh(score * inverse); });
+                     [&](float& score, int32_t) { score = SoftCap(score, p.softcap); });
       }
       if (p.has_alibi) {
         ForEachScore(consumer, m, half, tile, [&](float& score, int32_t key) { score += AlibiBias(f, key); });
@@ -39,7 +39,6 @@ struct Masking {
           score = value == NegativeInfinity() ? value : score + value;
         });
       }
-      ForEachScore(consumer, m, half, tile, [&](float& score, int32_t) { score *= kLog2E; });
     });
   }
 
@@ -90,13 +89,9 @@ struct Masking {
  private:
   using Element = typename Config::Element;
 
-  // tanh to 1e-7 absolute, which tanh.approx is far from.
-  __device__ static float Tanh(float x) { return 1.0f - 2.0f / (ptx::Exp2(x * (2 * kLog2E)) + 1.0f); }
-
   // Of the low 16 bits.
   __device__ static bool IsNonFinite(uint32_t bits) {
-    constexpr uint32_t kExponent =
-        sizeof(typename Config::Element) == 2 && IsBf16(Element{}) ? 0x7f80u : 0x7c00u;
+    constexpr uint32_t kExponent = IsBf16(Element{}) ? 0x7f80u : 0x7c00u;
     return (bits & kExponent) == kExponent;
   }
   __device__ static constexpr bool IsBf16(__nv_bfloat16) { return true; }

@@ -7,11 +7,12 @@
 
 namespace tessera::kernels::cuda {
 
-// The running softmax of a thread's rows: row_max is m of the paper as a logit to base 2, row_sum is l over
-// the thread's own columns.
+// The running softmax of a thread's rows: row_max is m of the paper as a logit, row_sum is l over the
+// thread's own columns. A problem without features counts logits to base 2, so that scale and exponent are
+// one multiplication; one with features counts natural ones, which may be as large as fp32 holds.
 template <class Config>
 struct OnlineSoftmax {
-  float factor;  // scores times this are logits to base 2; >= 0
+  float factor;  // without features: scores times this are logits to base 2; > 0
   float row_max[Config::kRowTiles][2];
   float row_sum[Config::kRowTiles][2];
 
@@ -23,7 +24,7 @@ struct OnlineSoftmax {
     }
   }
 
-  // The scores become P = 2^(scores * factor - maximum), and the output so far is brought to the new maximum.
+  // The scores become P = e^(logit - maximum), and the output so far is brought to the new maximum.
   __device__ void Update(Consumer<Config>& consumer) {
 #pragma unroll
     for (int m = 0; m < Config::kRowTiles; ++m) {
@@ -44,11 +45,26 @@ struct OnlineSoftmax {
   __device__ float Reference(int m, int half) const {
     return row_max[m][half] == NegativeInfinity() ? 0.0f : row_max[m][half];
   }
+  // The same as a natural logit.
+  __device__ float NaturalReference(int m, int half) const {
+    return Config::kFeatures ? Reference(m, half) : Reference(m, half) * kLn2;
+  }
 
   // l of the row, over all columns.
   __device__ float RowSum(int m, int half) const { return QuadReduce(row_sum[m][half], Add); }
 
  private:
+  __device__ float Logit(float score) const { return Config::kFeatures ? score : score * factor; }
+  // e^(logit of the score - reference)
+  __device__ float Weight(float score, float reference) const {
+    if constexpr (Config::kFeatures) return ptx::Exp2((score - reference) * kLog2E);
+    return ptx::Exp2(fmaf(score, factor, -reference));
+  }
+  // Brings sums relative to `before` to `reference`: exactly 1 where the maximum stays.
+  __device__ static float Rescale(float before, float reference) {
+    return ptx::Exp2((before - reference) * (Config::kFeatures ? kLog2E : 1.0f));
+  }
+
   __device__ float UpdateRow(float (&scores)[Consumer<Config>::kKeyTiles][4], int m, int half) {
     float tile_max = NegativeInfinity();
 #pragma unroll
@@ -56,15 +72,15 @@ struct OnlineSoftmax {
       tile_max = fmaxf(tile_max, fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
     }
     const float before = row_max[m][half];
-    row_max[m][half] = fmaxf(before, QuadReduce(tile_max, Max) * factor);
+    row_max[m][half] = fmaxf(before, Logit(QuadReduce(tile_max, Max)));
     const float reference = Reference(m, half);
-    const float rescale = ptx::Exp2(before - reference);  // exactly 1 where the maximum stays
+    const float rescale = Rescale(before, reference);
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < Consumer<Config>::kKeyTiles; ++n) {
 #pragma unroll
       for (int e = half * 2; e < half * 2 + 2; ++e) {
-        scores[n][e] = ptx::Exp2(fmaf(scores[n][e], factor, -reference));
+        scores[n][e] = Weight(scores[n][e], reference);
         sum += scores[n][e];
       }
     }
@@ -98,7 +114,7 @@ struct Epilogue {
         if (row >= work.num_rows) continue;
         const int32_t head = work.Head(row);
         const int64_t token = work.sequence.q_begin + work.Query(row);
-        const RowResult result = Finish(softmax.row_max[m][half], softmax.Reference(m, half), row_sum,
+        const RowResult result = Finish(softmax.row_max[m][half], softmax.NaturalReference(m, half), row_sum,
                                         problem.has_sinks, Sink(head));
         if (problem.lse != nullptr && consumer.lane % 4 == 0) {
           problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;

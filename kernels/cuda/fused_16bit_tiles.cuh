@@ -7,6 +7,10 @@
 
 namespace tessera::kernels::cuda {
 
+// What compute capability 8.0 and 9.0 let a block have and still run (163 KiB and more); the rest of 8.x
+// takes the narrow configuration.
+inline constexpr int kMaxSharedBytes16Bit = 128 << 10;
+
 // Element: __half or __nv_bfloat16. kHeadDim: what head_dim_qk and head_dim_v are padded to, by zeros in
 // shared memory. kFeatures: the logits are more than a positive scale times q.k.
 template <typename ElementType, int kHeadDimPadded, bool kWithFeatures>

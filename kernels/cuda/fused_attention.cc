@@ -9,6 +9,8 @@
 namespace tessera::kernels::cuda {
 namespace {
 
+// Below this a scale can be turned to base 2 without overflow.
+constexpr float kLargestPlainScale = 1e38f;
 // What CUDA itself takes of a block's shared memory.
 constexpr int64_t kReservedSharedBytes = 1024;
 
@@ -28,7 +30,8 @@ FusedKernels KernelsFor(tessera_dtype dtype) {
 // Whether a logit is more than a positive scale times q.k. (With a positive scale the largest score is the
 // largest logit, and the softmax takes the scale along for nothing.)
 bool HasLogitFeatures(const tessera_attention_problem& p) {
-  return !(p.scale > 0) || p.softcap > 0 || p.alibi_slopes != nullptr || p.mask_kind != TESSERA_MASK_NONE;
+  const bool plain_scale = p.scale > 0 && p.scale < kLargestPlainScale;
+  return !plain_scale || p.softcap > 0 || p.alibi_slopes != nullptr || p.mask_kind != TESSERA_MASK_NONE;
 }
 
 // The kernel for the narrowest head dim that holds the problem, by preference; null when there is none. Where

@@ -17,13 +17,14 @@
 
 namespace tessera::kernels::cuda::fp32 {
 
-// The running softmax of a thread's rows: row_max is m of the paper as a logit to base 2, row_sum is l over
-// the thread's own columns.
+// The running softmax of a thread's rows: row_max is m of the paper as a logit, row_sum is l over the
+// thread's own columns. A problem without features counts logits to base 2, so that scale and exponent are
+// one multiplication; one with features counts natural ones, which may be as large as fp32 holds.
 template <class Config>
 struct OnlineSoftmax {
   static constexpr int kRows = Config::kThreadRows;
 
-  float factor;  // scores times this are logits to base 2; > 0
+  float factor;  // without features: scores times this are logits to base 2; > 0
   float row_max[kRows], row_sum[kRows];
   float rescale[kRows];  // brings sums of before the last update to its maximum
 
@@ -35,7 +36,7 @@ struct OnlineSoftmax {
     }
   }
 
-  // The scores become P = 2^(scores * factor - maximum).
+  // The scores become P = e^(logit - maximum).
   __device__ void Update(Consumer<Config>& consumer) {
     float tile_max[kRows];
 #pragma unroll
@@ -50,15 +51,15 @@ struct OnlineSoftmax {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const float before = row_max[i];
-      row_max[i] = fmaxf(before, tile_max[i] * factor);
+      row_max[i] = fmaxf(before, Logit(tile_max[i]));
       const float reference = Reference(i);
       float sum = 0;
 #pragma unroll
       for (int j = 0; j < Consumer<Config>::kKeys; ++j) {
-        consumer.scores[i][j] = ptx::Exp2(fmaf(consumer.scores[i][j], factor, -reference));
+        consumer.scores[i][j] = Weight(consumer.scores[i][j], reference);
         sum += consumer.scores[i][j];
       }
-      rescale[i] = ptx::Exp2(before - reference);  // exactly 1 where the maximum stays
+      rescale[i] = Rescale(before, reference);
       row_sum[i] = fmaf(row_sum[i], rescale[i], sum);
     }
   }
@@ -70,8 +71,23 @@ struct OnlineSoftmax {
 
   // What exponents are taken relative to: the maximum; 0 for a row that has seen no key.
   __device__ float Reference(int i) const { return row_max[i] == NegativeInfinity() ? 0.0f : row_max[i]; }
+  // The same as a natural logit.
+  __device__ float NaturalReference(int i) const {
+    return Config::kFeatures ? Reference(i) : Reference(i) * kLn2;
+  }
 
  private:
+  __device__ float Logit(float score) const { return Config::kFeatures ? score : score * factor; }
+  // e^(logit of the score - reference)
+  __device__ float Weight(float score, float reference) const {
+    if constexpr (Config::kFeatures) return ptx::Exp2((score - reference) * kLog2E);
+    return ptx::Exp2(fmaf(score, factor, -reference));
+  }
+  // Brings sums relative to `before` to `reference`: exactly 1 where the maximum stays.
+  __device__ static float Rescale(float before, float reference) {
+    return ptx::Exp2((before - reference) * (Config::kFeatures ? kLog2E : 1.0f));
+  }
+
   // Combines each row's values over the lanes that share it. The rows' shuffles alternate, to overlap.
   template <class Combine>
   __device__ static void ReduceRows(float (&values)[kRows], Combine combine) {
@@ -100,7 +116,7 @@ struct Epilogue {
       if (row >= work.num_rows) continue;
       const int32_t head = work.Head(row);
       const int64_t token = work.sequence.q_begin + work.Query(row);
-      const RowResult result = Finish(softmax.row_max[i], softmax.Reference(i), softmax.row_sum[i],
+      const RowResult result = Finish(softmax.row_max[i], softmax.NaturalReference(i), softmax.row_sum[i],
                                       problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
       if (problem.lse != nullptr && consumer.column_lane == 0) {
         problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;

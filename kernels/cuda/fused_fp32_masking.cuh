@@ -6,14 +6,15 @@
 
 namespace tessera::kernels::cuda::fp32 {
 
-// The scores become logits in units of log 2, up to a factor that the softmax applies.
+// Without features the scores stay products, which the softmax scales.
 template <class Config>
 struct Masking {
   const DeviceProblem& problem;
   const BlockWork& work;
 
-  // What `scores` must be multiplied by to be logits to base 2.
-  __device__ float Log2Factor() const { return Config::kFeatures ? 1.0f : problem.scale * kLog2E; }
+  // What `scores` must be multiplied by to be logits to base 2, without features; with them they are logits
+  // already.
+  __device__ float Log2Factor() const { return problem.scale * kLog2E; }
 
   // Soft-cap, ALiBi and dense mask, in this order.
   __device__ void ApplyFeatures(Consumer<Config>& consumer, int32_t tile) const {
@@ -22,9 +23,7 @@ struct Masking {
       const RowFeatures f = FeaturesOf(p, work, row);
       ForEachScore(consumer, i, tile, [&](float& score, int32_t) { score *= p.scale; });
       if (p.softcap > 0) {
-        const float inverse = 1.0f / p.softcap;
-        ForEachScore(consumer, i, tile,
-                     [&](float& score, int32_t) { score = p.softcap * tanhf(score * inverse); });
+        ForEachScore(consumer, i, tile, [&](float& score, int32_t) { score = SoftCap(score, p.softcap); });
       }
       if (p.has_alibi) {
         ForEachScore(consumer, i, tile, [&](float& score, int32_t key) { score += AlibiBias(f, key); });
@@ -36,7 +35,6 @@ struct Masking {
           score = value == NegativeInfinity() ? value : score + value;  // the score may be NaN
         });
       }
-      ForEachScore(consumer, i, tile, [&](float& score, int32_t) { score *= kLog2E; });
     });
   }
 

@@ -71,6 +71,8 @@ __device__ inline bool IsMasked(const DeviceProblem& p, const RowFeatures& f, in
   return f.mask != nullptr && MaskValue(p, f, key) == NegativeInfinity();
 }
 
+__device__ inline float SoftCap(float logit, float softcap) { return softcap * tanhf(logit / softcap); }
+
 __device__ inline float AlibiBias(const RowFeatures& f, int32_t key) {
   return -f.slope * static_cast<float>(abs(f.diagonal - key));
 }
@@ -81,15 +83,15 @@ struct RowResult {
   float lse;    // natural logarithm
 };
 
-// `row_sum` is the sum of 2^(x - reference) over the row's logits x to base 2. A row that sees no key
-// (`row_max` -inf) is 0, and its LSE that of the sink alone.
+// `row_sum` is the sum of e^(x - reference) over the row's logits x. A row that sees no key (`row_max` -inf)
+// is 0, and its LSE that of the sink alone.
 __device__ inline RowResult Finish(float row_max, float reference, float row_sum, bool has_sink, float sink) {
   if (row_max == NegativeInfinity() && row_sum == 0.0f) return {0.0f, has_sink ? sink : NegativeInfinity()};
-  if (!has_sink) return {1.0f / row_sum, (reference + log2f(row_sum)) * kLn2};
-  const float joint = fmaxf(reference, sink * kLog2E);
-  const float rescale = exp2f(reference - joint);
-  const float joint_sum = fmaf(row_sum, rescale, exp2f(sink * kLog2E - joint));
-  return {rescale / joint_sum, (joint + log2f(joint_sum)) * kLn2};
+  if (!has_sink) return {1.0f / row_sum, reference + logf(row_sum)};
+  const float joint = fmaxf(reference, sink);
+  const float rescale = expf(reference - joint);
+  const float joint_sum = fmaf(row_sum, rescale, expf(sink - joint));
+  return {rescale / joint_sum, joint + logf(joint_sum)};
 }
 
 }  // namespace tessera::kernels::cuda
