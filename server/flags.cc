@@ -22,9 +22,13 @@ ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
 ABSL_FLAG(std::string, backend_plugin, "",
           "backend plugins to load: paths of shared libraries, separated by commas or in repeated flags");
 ABSL_FLAG(
-    std::string, cuda_device, "0",
-    "the GPU to use, by its number among those that CUDA shows this process, or none; where there is no "
-    "GPU at all, the CPU computes");
+    std::string, cuda_device, "auto",
+    "auto, none, or the number of a GPU among those that CUDA shows this process. auto: the first GPU; "
+    "without "
+    "GPU or driver, with one older than compute capability 8.0 or in a build without CUDA, the CPU computes, "
+    "and the log warns. A GPU that is there and cannot be opened, or a numbered one that cannot be used, "
+    "ends "
+    "the start");
 ABSL_FLAG(int, threads, 0, "CPU threads that compute; 0: one for every core this process may use");
 ABSL_FLAG(
     std::string, cpu_isa, "",
@@ -134,11 +138,12 @@ std::vector<std::string> SplitList(const std::string& text) {
 }
 
 absl::StatusOr<int32_t> ParseCudaDevice(const std::string& text) {
+  if (text == "auto") return kAutoCudaDevice;
   if (text == "none") return kNoCudaDevice;
   int32_t ordinal = 0;
   if (absl::SimpleAtoi(text, &ordinal) && ordinal >= 0) return ordinal;
-  return UsageError(
-      absl::StrCat("--cuda-device: bad value ", Quoted(text), ", expected the number of a GPU, or none"));
+  return UsageError(absl::StrCat("--cuda-device: bad value ", Quoted(text),
+                                 ", expected auto, none or the number of a GPU"));
 }
 
 }  // namespace

@@ -11,12 +11,14 @@
 
 namespace tessera {
 
-inline constexpr int32_t kNoCudaDevice = -1;
+// Not ordinals, but what --cuda-device=auto and --cuda-device=none stand for.
+inline constexpr int32_t kAutoCudaDevice = -1;
+inline constexpr int32_t kNoCudaDevice = -2;
 
 struct CommandLine {
   ServerOptions server;
   std::vector<std::string> backend_plugins;  // paths
-  int32_t cuda_device = 0;                   // ordinal, or kNoCudaDevice
+  int32_t cuda_device = kAutoCudaDevice;     // or an ordinal, or kNoCudaDevice
   int threads = 0;                           // of the CPU device; 0: every usable core
   std::string cpu_isa;                       // empty: the best usable one
   std::string log_level;

@@ -37,9 +37,20 @@ absl::StatusOr<CpuOptions> CpuOptionsFrom(const CommandLine& line) {
   return options;
 }
 
+absl::Status AddCuda(const CommandLine& line, BackendRegistry& registry) {
+  static_assert(kAutoCudaDevice == CudaOptions::kAuto && kNoCudaDevice == CudaOptions::kNone);
+  TESSERA_ASSIGN_OR_RETURN(const Device* const gpu,
+                           RegisterCudaBackends({.device = line.cuda_device}, registry));
+  if (gpu == nullptr && line.cuda_device == kAutoCudaDevice) {
+    Log().warn("event=no_gpu effect=\"the CPU computes\" reason={}",
+               Quoted(registry.unavailable().front().reason.message()));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<BackendRegistry>> MakeRegistry(const CommandLine& line) {
   auto registry = std::make_unique<BackendRegistry>();
-  TESSERA_RETURN_IF_ERROR(RegisterCudaBackends({.device = line.cuda_device}, *registry).status());
+  TESSERA_RETURN_IF_ERROR(AddCuda(line, *registry));
   TESSERA_ASSIGN_OR_RETURN(const CpuOptions cpu_options, CpuOptionsFrom(line));
   TESSERA_ASSIGN_OR_RETURN(Device* const cpu, RegisterCpuBackends(cpu_options, *registry));
   for (const std::string& path : line.backend_plugins) {

@@ -28,14 +28,14 @@ absl::StatusOr<int> CountGpus() {
   return WhyNoGpu(error == cudaSuccess ? cudaErrorNoDevice : error, driver_version);
 }
 
-absl::Status TooOld(const CudaDevice& device, const std::string& name) {
+absl::Status TooOld(const std::string& id, const cudaDeviceProp& properties) {
   const std::string needed = absl::StrCat("compute capability ", Dotted(kOldestCapability), " or later");
-  const std::string actual = Dotted(device.traits().compute_capability);
+  const std::string actual = Dotted(properties.major * 10 + properties.minor);
   return MakeError(absl::StatusCode::kUnavailable,
-                   absl::StrCat(device.id(), ": ", name, " has compute capability ", actual, ": expected ",
+                   absl::StrCat(id, ": ", properties.name, " has compute capability ", actual, ": expected ",
                                 needed, "; choose another GPU with --cuda-device"),
                    {.reason = "GPU_TOO_OLD",
-                    .metadata = {{"device", device.id()}, {"expected", needed}, {"actual", actual}},
+                    .metadata = {{"device", id}, {"expected", needed}, {"actual", actual}},
                     .retry_after = std::nullopt});
 }
 
@@ -45,7 +45,8 @@ absl::Status NotOpened(const absl::Status& error) {
       absl::StatusCode::kUnavailable,
       absl::StrCat(
           std::string(error.message()),
-          ": the GPU cannot be opened; nvidia-smi says whether another process holds it or its memory"),
+          ": the GPU cannot be opened; nvidia-smi says whether it has failed, or another process holds it or "
+          "its memory; --cuda-device=none does without it"),
       GetErrorDetail(error).value_or(ErrorDetail{}));
 }
 
@@ -56,11 +57,15 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int32_t ordinal) {
                            count == 1 ? "0, the only GPU here" : absl::StrCat("0..", count - 1),
                            absl::StrCat(ordinal));
   }
+  const std::string id = absl::StrCat("cuda:", ordinal);
+  cudaDeviceProp properties;
+  const absl::Status found =
+      ToStatus(cudaGetDeviceProperties(&properties, ordinal), id, "cudaGetDeviceProperties");
+  if (!found.ok()) return NotOpened(found);
+  if (properties.major * 10 + properties.minor < kOldestCapability) return TooOld(id, properties);
   absl::StatusOr<std::unique_ptr<CudaDevice>> device = CudaDevice::Create(ordinal);
   if (!device.ok()) return NotOpened(device.status());
-  const absl::StatusOr<DeviceInfo> info = (*device)->Info();
-  if (!info.ok()) return NotOpened(info.status());
-  if ((*device)->traits().compute_capability < kOldestCapability) return TooOld(**device, info->name);
+  if (const absl::Status info = (*device)->Info().status(); !info.ok()) return NotOpened(info);
   return device;
 }
 

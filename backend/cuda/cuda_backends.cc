@@ -9,26 +9,36 @@
 namespace tessera {
 namespace {
 
-constexpr int32_t kNoDevice = -1;
+absl::Status SwitchedOff() {
+  return MakeError(absl::StatusCode::kUnavailable, "the use of GPUs is switched off (--cuda-device=none)",
+                   {.reason = "CUDA_SWITCHED_OFF",
+                    .metadata = {{"fix", "--cuda-device=auto"}},
+                    .retry_after = std::nullopt});
+}
 
-absl::StatusOr<Device*> TryRegister(int32_t ordinal, BackendRegistry& registry) {
-  if (ordinal != kNoDevice) return AddCudaDevice(ordinal, registry);
-  return MakeError(
-      absl::StatusCode::kUnavailable, "the use of GPUs is switched off (--cuda-device=none)",
-      {.reason = "CUDA_SWITCHED_OFF", .metadata = {{"fix", "--cuda-device=0"}}, .retry_after = std::nullopt});
+// Whether `error` says that this machine and build have no GPU to use, rather than one that fails.
+bool IsWithoutGpu(const absl::Status& error) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(error);
+  if (!detail.has_value()) return false;
+  return detail->reason == "NO_GPU" || detail->reason == "CUDA_NOT_BUILT" || detail->reason == "GPU_TOO_OLD";
+}
+
+Device* AddNamesOnly(const absl::Status& reason, BackendRegistry& registry) {
+  for (const char* name : {"cuda_fused", "cuda_standard"}) registry.AddUnavailable({name, reason});
+  return nullptr;
 }
 
 }  // namespace
 
 absl::StatusOr<Device*> RegisterCudaBackends(const CudaOptions& options, BackendRegistry& registry) {
-  if (options.device < kNoDevice) {
-    return InvalidArgument("CUDA_DEVICE_INVALID", "CUDA device", "0 or more, or -1 for none",
-                           absl::StrCat(options.device));
+  if (options.device == CudaOptions::kNone) return AddNamesOnly(SwitchedOff(), registry);
+  if (options.device == CudaOptions::kAuto) {
+    const absl::StatusOr<Device*> device = AddCudaDevice(0, registry);
+    return IsWithoutGpu(device.status()) ? AddNamesOnly(device.status(), registry) : device;
   }
-  absl::StatusOr<Device*> device = TryRegister(options.device, registry);
-  if (!absl::IsUnavailable(device.status())) return device;
-  for (const char* name : {"cuda_fused", "cuda_standard"}) registry.AddUnavailable({name, device.status()});
-  return nullptr;
+  if (options.device >= 0) return AddCudaDevice(options.device, registry);
+  return InvalidArgument("CUDA_DEVICE_INVALID", "CUDA device", "0 or more, -1 for auto or -2 for none",
+                         absl::StrCat(options.device));
 }
 
 }  // namespace tessera

@@ -95,6 +95,11 @@ std::string Diagnosis(cudaError_t error, int driver_version) {
   }
 }
 
+bool IsWithoutGpu(cudaError_t error, int driver_version) {
+  if (error == cudaErrorNoDevice || error == cudaErrorStubLibrary) return true;
+  return error == cudaErrorInsufficientDriver && driver_version == 0;
+}
+
 }  // namespace
 
 bool IsSticky(cudaError_t error) {
@@ -144,8 +149,11 @@ absl::Status ToStatus(cudaError_t error, const std::string& device, const std::s
 }
 
 absl::Status WhyNoGpu(cudaError_t error, int driver_version) {
-  return MakeError(absl::StatusCode::kUnavailable, Diagnosis(error, driver_version),
-                   {.reason = "NO_GPU",
+  const bool without_gpu = IsWithoutGpu(error, driver_version);
+  return MakeError(absl::StatusCode::kUnavailable,
+                   absl::StrCat(Diagnosis(error, driver_version),
+                                without_gpu ? "" : "; --cuda-device=none does without GPUs"),
+                   {.reason = without_gpu ? "NO_GPU" : "CUDA_UNAVAILABLE",
                     .metadata = {{"cuda_error", cudaGetErrorName(error)},
                                  {"driver_version", absl::StrCat(driver_version)}},
                     .retry_after = std::nullopt});

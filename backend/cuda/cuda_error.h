@@ -22,8 +22,10 @@ bool IsSticky(cudaError_t error);
 // `device`: "cuda:0".
 absl::Status ToStatus(cudaError_t error, const std::string& device, const std::string& call);
 
-// Why this process has no GPU, and what an operator does about it: UNAVAILABLE with reason NO_GPU, from
-// what cudaGetDeviceCount returned and what cudaDriverGetVersion gave (12040 for CUDA 12.4; 0: no driver).
+// Why this process has no GPU, and what an operator does about it, from what cudaGetDeviceCount returned and
+// what cudaDriverGetVersion gave (12080 for CUDA 12.8; 0: no driver): UNAVAILABLE with the reason
+//   NO_GPU            there is no driver, or it shows no GPU
+//   CUDA_UNAVAILABLE  there is a driver, and CUDA does not start: a GPU may well be there
 absl::Status WhyNoGpu(cudaError_t error, int driver_version);
 
 }  // namespace tessera

@@ -18,7 +18,7 @@ using ::testing::StartsWith;
 
 TEST(RegisterCudaBackendsTest, SaysWhyWhenSwitchedOff) {
   BackendRegistry registry;
-  const auto device = RegisterCudaBackends({.device = -1}, registry);
+  const auto device = RegisterCudaBackends({.device = CudaOptions::kNone}, registry);
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ(*device, nullptr);
   EXPECT_TRUE(registry.backends().empty());
@@ -33,7 +33,7 @@ TEST(RegisterCudaBackendsTest, SaysWhyWhenSwitchedOff) {
 
 TEST(RegisterCudaBackendsTest, RefusesAnImpossibleOrdinal) {
   BackendRegistry registry;
-  const auto device = RegisterCudaBackends({.device = -2}, registry);
+  const auto device = RegisterCudaBackends({.device = -3}, registry);
   ExpectError(device.status(), absl::StatusCode::kInvalidArgument, "CUDA_DEVICE_INVALID");
 }
 
@@ -61,15 +61,31 @@ TEST(RegisterCudaBackendsTest, OffersTheGpuOrSaysWhyThereIsNone) {
   }
 }
 
+TEST(RegisterCudaBackendsTest, AGpuAskedForByNumberIsMandatory) {
+  BackendRegistry found, asked;
+  const auto gpu = RegisterCudaBackends({}, found);
+  const auto zero = RegisterCudaBackends({.device = 0}, asked);
+  if (gpu.ok() && *gpu != nullptr) {
+    ASSERT_TRUE(zero.ok()) << zero.status();
+    EXPECT_EQ((*zero)->id(), "cuda:0");
+    return;
+  }
+  ASSERT_FALSE(zero.ok());
+  EXPECT_TRUE(absl::IsUnavailable(zero.status())) << zero.status();
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  EXPECT_EQ(zero.status().message(), found.unavailable().front().reason.message());
+  EXPECT_TRUE(asked.unavailable().empty());
+}
+
 TEST(RegisterCudaBackendsTest, RefusesAGpuThatIsNotThere) {
   BackendRegistry registry;
   const auto device = RegisterCudaBackends({.device = 1000}, registry);
-  if (device.ok()) {
-    EXPECT_EQ(*device, nullptr) << "no machine has a thousand GPUs";
-    return;  // it has none: then it cannot be said which numbers would do
-  }
-  ExpectError(device.status(), absl::StatusCode::kInvalidArgument, "CUDA_DEVICE_INVALID");
+  ASSERT_FALSE(device.ok()) << "no machine has a thousand GPUs";
   EXPECT_TRUE(registry.devices().empty());
+  EXPECT_TRUE(registry.unavailable().empty());
+  // Where it has none, it cannot be said which numbers would do.
+  if (absl::IsUnavailable(device.status())) return;
+  ExpectError(device.status(), absl::StatusCode::kInvalidArgument, "CUDA_DEVICE_INVALID");
 }
 
 }  // namespace

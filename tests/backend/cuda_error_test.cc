@@ -85,22 +85,23 @@ INSTANTIATE_TEST_SUITE_P(
       return name.find(' ') == std::string::npos ? name : std::string("unknown");
     });
 
-std::string Why(cudaError_t error, int driver_version) {
+std::string Why(cudaError_t error, int driver_version, const char* reason = "NO_GPU") {
   const absl::Status status = WhyNoGpu(error, driver_version);
   EXPECT_TRUE(absl::IsUnavailable(status));
-  EXPECT_EQ(GetErrorDetail(status)->reason, "NO_GPU");
+  EXPECT_EQ(GetErrorDetail(status)->reason, reason);
   EXPECT_EQ(ErrorMetadata(status, "cuda_error"), cudaGetErrorName(error));
   return std::string(status.message());
 }
 
 TEST(WhyNoGpuTest, TellsTheOperatorWhatToDo) {
   EXPECT_THAT(Why(cudaErrorInsufficientDriver, 0), HasSubstr("no NVIDIA driver is found: install one"));
-  EXPECT_THAT(Why(cudaErrorInsufficientDriver, 11080),
+  EXPECT_THAT(Why(cudaErrorInsufficientDriver, 11080, "CUDA_UNAVAILABLE"),
               HasSubstr("the NVIDIA driver is too old, it is for CUDA 11.8: install one for CUDA 1"));
   EXPECT_THAT(Why(cudaErrorNoDevice, 13000), HasSubstr("see what nvidia-smi lists"));
-  EXPECT_THAT(Why(cudaErrorSystemDriverMismatch, 13000), HasSubstr("reboot"));
-  EXPECT_THAT(Why(cudaErrorSystemNotReady, 13000), HasSubstr("nvidia-fabricmanager"));
-  EXPECT_THAT(Why(cudaErrorOperatingSystem, 13000), HasSubstr("cudaErrorOperatingSystem"));
+  EXPECT_THAT(Why(cudaErrorSystemDriverMismatch, 13000, "CUDA_UNAVAILABLE"), HasSubstr("reboot"));
+  EXPECT_THAT(Why(cudaErrorSystemNotReady, 13000, "CUDA_UNAVAILABLE"), HasSubstr("nvidia-fabricmanager"));
+  EXPECT_THAT(Why(cudaErrorOperatingSystem, 13000, "CUDA_UNAVAILABLE"),
+              HasSubstr("cudaErrorOperatingSystem"));
 }
 
 TEST(WhyNoGpuTest, NamesTheVariableThatHidesGpus) {

@@ -41,7 +41,7 @@ ABSL_FLAG(bool, quick, false, "Only a few cells");
 ABSL_FLAG(bool, list, false, "Print the names of the cells");
 ABSL_FLAG(int, rounds, 7, "Rounds of each backend, at least 1");
 ABSL_FLAG(std::string, json, "", "File to write all rounds to");
-ABSL_FLAG(int, device, 0, "GPU to use");
+ABSL_FLAG(int, device, tessera::CudaOptions::kAuto, "GPU to use; -1: the first, if there is one");
 ABSL_FLAG(uint64_t, seed, 0, "Seed of the inputs, to repeat a run; 0: a fresh one");
 ABSL_FLAG(std::string, traffic, "", "Instead: launch the first backend on this cell, for a profiler");
 ABSL_FLAG(int, launches, 8, "With --traffic: how often");
@@ -263,7 +263,10 @@ int Main() {
   BackendRegistry registry;
   const absl::StatusOr<Device*> device =
       RegisterCudaBackends({.device = absl::GetFlag(FLAGS_device)}, registry);
-  if (!device.ok()) return Stop(kExitUsage, std::string(device.status().message()));
+  if (!device.ok()) {
+    return Stop(absl::IsInvalidArgument(device.status()) ? kExitUsage : kExitFailed,
+                std::string(device.status().message()));
+  }
   if (*device == nullptr) {
     return Stop(kExitMissing, absl::StrCat("skipped: ", registry.unavailable().front().reason.message()));
   }

@@ -24,7 +24,8 @@
 
 ABSL_FLAG(std::string, backend, "", "Backend to test; may be left out with --backend_plugin");
 ABSL_FLAG(std::string, backend_plugin, "", "Plugin to load");
-ABSL_FLAG(int, cuda_device, 0, "GPU that the CUDA backends run on");
+ABSL_FLAG(int, cuda_device, tessera::CudaOptions::kAuto,
+          "GPU that the CUDA backends run on; -1: the first, if there is one");
 ABSL_FLAG(std::string, cpu_isa, "", "Instruction set of the CPU backends; the best usable one if left out");
 ABSL_FLAG(int, threads, 0, "Worker threads of the CPU device; 0: one for each usable core");
 ABSL_FLAG(uint64_t, seed, 0, "Seed of all inputs, to repeat a run; 0: a fresh one");
@@ -77,14 +78,15 @@ Totals RunGrid(Backend& backend, uint64_t seed, const std::string& filter) {
   return totals;
 }
 
-// Registers everything there is; the backend to test by name, or the one that the plugin brought. A GPU is
-// opened only for a backend that runs on it.
+// A GPU is opened only for a backend that runs on it.
+absl::Status AddCuda(BackendRegistry& registry) {
+  if (!absl::StartsWith(absl::GetFlag(FLAGS_backend), "cuda_")) return absl::OkStatus();
+  return RegisterCudaBackends({.device = absl::GetFlag(FLAGS_cuda_device)}, registry).status();
+}
+
+// Registers everything else; the backend to test by name, or the one that the plugin brought.
 absl::StatusOr<Backend*> FindBackend(const CpuOptions& options, BackendRegistry& registry) {
   std::string name = absl::GetFlag(FLAGS_backend);
-  if (absl::StartsWith(name, "cuda_")) {
-    TESSERA_RETURN_IF_ERROR(
-        RegisterCudaBackends({.device = absl::GetFlag(FLAGS_cuda_device)}, registry).status());
-  }
   TESSERA_ASSIGN_OR_RETURN(Device * device, RegisterCpuBackends(options, registry));
   const std::string plugin = absl::GetFlag(FLAGS_backend_plugin);
   if (!plugin.empty()) {
@@ -110,6 +112,9 @@ int Main() {
     }
   }
   BackendRegistry registry;
+  if (const absl::Status gpu = AddCuda(registry); !gpu.ok()) {
+    return Stop(absl::IsInvalidArgument(gpu) ? kExitUsage : kExitFailed, std::string(gpu.message()));
+  }
   const absl::StatusOr<Backend*> backend = FindBackend(options, registry);
   if (absl::IsUnavailable(backend.status())) {
     return Stop(kExitMissing, absl::StrCat("skipped: ", backend.status().message()));

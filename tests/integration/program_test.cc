@@ -178,6 +178,23 @@ TEST(ProgramTest, DebugLogHasOneLineForEachRequest) {
   EXPECT_EQ(log.find("\nlevel=error"), std::string::npos) << log;
 }
 
+TEST(ProgramTest, WarnsWhereTheCpuComputesForWantOfAGpu) {
+  const auto server = StartServer({"--cuda-device=auto"});
+  ASSERT_NE(server, nullptr);
+  const bool warned = server->Log().find("level=warning event=no_gpu") != std::string::npos;
+  const bool has_gpu = server->Log().find("event=backend name=cuda_fused") != std::string::npos;
+  EXPECT_NE(warned, has_gpu) << server->Log();
+}
+
+TEST(ProgramTest, DoesNotStartWithoutTheGpuThatIsAskedFor) {
+  ProcessResult failure;
+  const auto server = ServerProcess::Start(TESSERA_SERVER_BINARY, {"--cuda-device=1000"}, &failure);
+  ASSERT_EQ(server, nullptr);
+  // 2 where there are GPUs, but not so many.
+  const bool has_gpus = failure.err.find("CUDA device") != std::string::npos;
+  EXPECT_EQ(failure.exit_code, has_gpus ? 2 : 1) << failure.err;
+}
+
 TEST(ProgramTest, HealthFollowsTheDrain) {
   const auto server = StartServer({});
   ASSERT_NE(server, nullptr);

@@ -20,26 +20,28 @@ absl::StatusOr<CommandLine> Parse(std::vector<std::string> arguments) {
   return ParseCommandLine(static_cast<int>(argv.size()), argv.data());
 }
 
-TEST(FlagsTest, TakesTheFirstGpuUnlessTold) {
+TEST(FlagsTest, LooksForAGpuUnlessTold) {
   const auto line = Parse({});
   ASSERT_TRUE(line.ok()) << line.status();
-  EXPECT_EQ(line->cuda_device, 0);
+  EXPECT_EQ(line->cuda_device, kAutoCudaDevice);
 }
 
-TEST(FlagsTest, CudaDeviceIsANumberOrNone) {
+TEST(FlagsTest, CudaDeviceIsANumberOrAutoOrNone) {
   EXPECT_EQ(Parse({"--cuda-device=3"})->cuda_device, 3);
   EXPECT_EQ(Parse({"--cuda-device", "none"})->cuda_device, kNoCudaDevice);
-  for (const char* bad : {"-1", "first", "", "0x1", "1.5", "99999999999", "None", "0,1"}) {
+  EXPECT_EQ(Parse({"--cuda-device=auto"})->cuda_device, kAutoCudaDevice);
+  for (const char* bad : {"-1", "-2", "first", "Auto", "", "0x1", "1.5", "99999999999", "None", "0,1"}) {
     const auto line = Parse({std::string("--cuda-device=") + bad});
     EXPECT_TRUE(absl::IsInvalidArgument(line.status())) << bad;
     EXPECT_THAT(std::string(line.status().message()),
-                AllOf(HasSubstr("--cuda-device"), HasSubstr(bad), HasSubstr("or none"), HasSubstr("--help")));
+                AllOf(HasSubstr("--cuda-device"), HasSubstr(bad),
+                      HasSubstr("expected auto, none or the number"), HasSubstr("--help")));
   }
 }
 
 TEST(FlagsTest, HelpNamesEveryFlagAsItIsWritten) {
   const std::string usage = Usage();
-  for (const char* flag : {"--cuda-device=0", "--cpu-isa", "--listen=127.0.0.1:50051", "--help"}) {
+  for (const char* flag : {"--cuda-device=auto", "--cpu-isa", "--listen=127.0.0.1:50051", "--help"}) {
     EXPECT_THAT(usage, HasSubstr(std::string("  ") + flag + "\n"));
   }
 }
