@@ -19,7 +19,11 @@ if(TESSERA_HAVE_CUDA)
   # The toolkit's own installer has EULA.txt, the distributions' packages and the Python wheels have theirs.
   file(GLOB _cuda_licenses ${CUDAToolkit_LIBRARY_ROOT}/EULA.txt ${CUDAToolkit_LIBRARY_ROOT}/LICENSE
     ${CUDAToolkit_LIBRARY_ROOT}/dist-info/nvidia_cuda_runtime-*/licenses/License.txt)
-  list(GET _cuda_licenses 0 TESSERA_CUDA_LICENSE)
+  # Where there is none, only the tarball cannot be made.
+  set(TESSERA_CUDA_LICENSE NOTFOUND)
+  if(_cuda_licenses)
+    list(GET _cuda_licenses 0 TESSERA_CUDA_LICENSE)
+  endif()
 endif()
 set(TESSERA_RELEASE_NAME tessera-${PROJECT_VERSION}-linux-${CMAKE_SYSTEM_PROCESSOR})
 set(TESSERA_RELEASE_TARBALL ${PROJECT_BINARY_DIR}/${TESSERA_RELEASE_NAME}.tar.gz)

@@ -1,6 +1,6 @@
 # Makes the release tarball out of a finished build: installs, adds the shared libraries and their licences, checks what
 # it made, and packs. Takes NAME (the folder inside), CONFIG (the build type), SOURCE_DIR, BUILD_DIR, TARBALL, OPENBLAS
-# (the library's path, or a false value) and CUDA_LICENSE (its path; empty without CUDA).
+# (the library's path, or a false value) and CUDA_LICENSE (its path; NOTFOUND when it was not found; empty without CUDA).
 #
 # The programs carry DT_RPATH $ORIGIN/../lib (TesseraInstall.cmake). DT_RPATH, unlike DT_RUNPATH, also serves libraries
 # that have neither, and whatever those open at run time. So the distribution's libraries go in as they are, and an
@@ -88,7 +88,9 @@ foreach(package IN LISTS packages)
     OUTPUT_VARIABLE source COMMAND_ERROR_IS_FATAL ANY)
   string(APPEND versions "${package}: from Debian source package ${source}\n")
 endforeach()
-if(CUDA_LICENSE)
+if(CUDA_LICENSE STREQUAL "NOTFOUND")
+  message(FATAL_ERROR "release_tarball: the CUDA toolkit's licence (EULA.txt) is not found, and its runtime is linked")
+elseif(CUDA_LICENSE)
   configure_file(${CUDA_LICENSE} ${licenses}/cuda-runtime.txt COPYONLY)
   string(APPEND versions "cuda-runtime: NVIDIA's CUDA runtime, linked statically\n")
 endif()
