@@ -64,13 +64,12 @@ absl::StatusOr<Device*> RegisterCpuBackends(const CpuOptions& options, BackendRe
   if (const auto* blas = kernels::cpu::Blas::Get(&error)) {
     TESSERA_RETURN_IF_ERROR(registry.Add(std::make_unique<CpuUnfusedBackend>(device, *blas)));
   } else {
-    registry.AddUnavailable(
-        {.name = "cpu_unfused",
-         .reason =
-             MakeError(absl::StatusCode::kUnavailable, absl::StrCat("cpu_unfused: ", error),
-                       {.reason = "BLAS_NOT_FOUND",
-                        .metadata = {{"backend", "cpu_unfused"}, {"fix", "install libopenblas0-pthread"}},
-                        .retry_after = std::nullopt})});
+    registry.AddUnavailable({.name = "cpu_unfused",
+                             .reason = MakeError(absl::StatusCode::kUnavailable, error,
+                                                 {.reason = "BLAS_NOT_FOUND",
+                                                  .metadata = {{"backend", "cpu_unfused"},
+                                                               {"fix", "install libopenblas0-pthread"}},
+                                                  .retry_after = std::nullopt})});
   }
   return &device;
 }

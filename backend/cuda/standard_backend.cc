@@ -22,7 +22,7 @@ absl::StatusOr<std::unique_ptr<CudaStandardBackend>> CudaStandardBackend::Create
   std::string error;
   std::unique_ptr<Cublas> blas = Cublas::Create(&error);
   if (blas == nullptr) {
-    return MakeError(absl::StatusCode::kUnavailable, absl::StrCat("cuda_standard: ", error),
+    return MakeError(absl::StatusCode::kUnavailable, error,
                      {.reason = "CUBLAS_UNAVAILABLE",
                       .metadata = {{"backend", "cuda_standard"},
                                    {"expected", "cuBLAS in the dynamic linker's path"},
