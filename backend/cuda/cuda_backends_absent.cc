@@ -9,9 +9,9 @@ namespace tessera {
 absl::StatusOr<Device*> AddCudaDevice(int32_t, BackendRegistry&) {
   return MakeError(
       absl::StatusCode::kUnavailable,
-      "this build has no CUDA: build with -DTESSERA_CUDA=ON where nvcc 12.4 or later is installed",
+      "this build has no CUDA: build with -DTESSERA_CUDA=ON where nvcc 12.8 or later is installed",
       {.reason = "CUDA_NOT_BUILT",
-       .metadata = {{"fix", "build with -DTESSERA_CUDA=ON and nvcc 12.4 or later"}},
+       .metadata = {{"fix", "build with -DTESSERA_CUDA=ON and nvcc 12.8 or later"}},
        .retry_after = std::nullopt});
 }
 
