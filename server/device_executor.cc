@@ -39,14 +39,16 @@ void DeviceExecutor::AwaitRoom() {
   changed_.wait(lock, [this] { return !free_.empty(); });
 }
 
-void DeviceExecutor::AwaitOthers(int in_flight) {
+absl::Status DeviceExecutor::AwaitOthers(int in_flight) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return free_.size() + static_cast<size_t>(in_flight) == slots_.size(); });
+  lock.unlock();
+  return Health();
 }
 
 // The slot freed last, so that a server with one request at a time keeps the memory of one.
 LaunchSlot& DeviceExecutor::TakeSlot(Jobs jobs) {
-  if (jobs.front()->alone) AwaitOthers(0);
+  if (jobs.front()->alone) AwaitOthers(0).IgnoreError();  // Queue looks again
   AwaitRoom();
   std::unique_lock lock(mutex_);
   const bool has_company = free_.size() < slots_.size();
@@ -75,16 +77,19 @@ void DeviceExecutor::Run(Jobs jobs) {
   // A backend that throws must not take the server along.
   const absl::Status queued = Guarded(slot.backend_name(), [&] { return Queue(slot); });
   // What was queued before the failure still uses the slot's memory.
-  if (!queued.ok()) slot.Fence(streams_);
-  Push({.slot = &slot, .chunk = std::nullopt, .queued = queued});
+  const absl::Status fenced = queued.ok() ? absl::OkStatus() : slot.Fence(streams_);
+  if (!fenced.ok()) GiveUp(fenced);
+  Push({.slot = &slot, .chunk = std::nullopt, .queued = queued, .is_fenced = !queued.ok() && fenced.ok()});
 }
 
 absl::Status DeviceExecutor::Queue(LaunchSlot& slot) {
+  // The slot may be one whose last launch still runs, for all that is known.
+  TESSERA_RETURN_IF_ERROR(Health());
   TESSERA_RETURN_IF_ERROR(Reserve(slot));
   for (size_t chunk = 0; chunk < slot.num_chunks(); ++chunk) {
     if (chunk > 0) TESSERA_RETURN_IF_ERROR(slot.CheckWanted());
     TESSERA_RETURN_IF_ERROR(slot.QueueChunk(chunk, streams_));
-    Push({.slot = &slot, .chunk = chunk, .queued = {}});
+    Push({.slot = &slot, .chunk = chunk});
   }
   return absl::OkStatus();
 }
@@ -93,7 +98,7 @@ absl::Status DeviceExecutor::Reserve(LaunchSlot& slot) {
   const absl::Status status = TryReserve(slot);
   if (!absl::IsResourceExhausted(status)) return status;
   // What the other slots keep may be just what is missing.
-  AwaitOthers(1);
+  TESSERA_RETURN_IF_ERROR(AwaitOthers(1));
   for (const auto& other : slots_) other->ReleaseMemory();
   workspace_.Release();
   return TryReserve(slot);
@@ -102,7 +107,9 @@ absl::Status DeviceExecutor::Reserve(LaunchSlot& slot) {
 absl::Status DeviceExecutor::TryReserve(LaunchSlot& slot) {
   TESSERA_RETURN_IF_ERROR(slot.Prepare());
   const int64_t bytes = slot.workspace_bytes();
-  if (bytes > workspace_.capacity_bytes()) AwaitOthers(1);  // it moves, and they use it
+  if (bytes > workspace_.capacity_bytes()) {
+    TESSERA_RETURN_IF_ERROR(AwaitOthers(1));  // it moves, and they use it
+  }
   TESSERA_RETURN_IF_ERROR(workspace_.Begin(bytes));
   TESSERA_ASSIGN_OR_RETURN(void* const memory, workspace_.Allocate(bytes));
   slot.SetWorkspace(memory, workspace_.high_water_bytes());
@@ -116,7 +123,7 @@ void DeviceExecutor::Collect() {
     if (step->chunk) {
       step->slot->CollectChunk(*step->chunk);
     } else {
-      End(*step->slot, step->queued);
+      End(*step);
     }
   }
 }
@@ -130,10 +137,11 @@ std::optional<DeviceExecutor::Step> DeviceExecutor::NextStep() {
   return step;
 }
 
-void DeviceExecutor::End(LaunchSlot& slot, const absl::Status& queued) {
-  if (!queued.ok()) slot.AwaitFence();
+void DeviceExecutor::End(const Step& step) {
+  LaunchSlot& slot = *step.slot;
+  if (step.is_fenced) slot.AwaitFence();
   const bool failed_late = !slot.failure().ok();
-  absl::Status status = failed_late ? slot.failure() : queued;
+  absl::Status status = failed_late ? slot.failure() : step.queued;
   if (status.ok()) status = Guarded(slot.backend_name(), [&] { return slot.Account(); });
   const bool had_company = failed_late && slot.has_company();
   Jobs jobs = slot.TakeJobs();

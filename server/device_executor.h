@@ -36,18 +36,21 @@ class DeviceExecutor : public Executor {
   // One launch whose inputs move in, one that computes, one whose outputs move out.
   static constexpr int kSlots = 3;
 
-  // What the collecting thread does next: wait for a chunk, or end a launch that was queued with `queued`.
+  // What the collecting thread does next: wait for a chunk, or end a launch that was queued with `queued`
+  // and, if that failed, then fenced.
   struct Step {
     LaunchSlot* slot;
-    std::optional<size_t> chunk;
-    absl::Status queued;
+    std::optional<size_t> chunk = std::nullopt;
+    absl::Status queued = {};
+    bool is_fenced = false;
   };
 
   DeviceExecutor(Device& device, int64_t workspace_limit, Owner& owner);
 
   LaunchSlot& TakeSlot(Jobs jobs);
   void FreeSlot(LaunchSlot& slot);
-  void AwaitOthers(int in_flight);
+  // Waits until no more than `in_flight` launches are; an error if what they leave is not free to use.
+  absl::Status AwaitOthers(int in_flight);
   absl::Status Queue(LaunchSlot& slot);
   absl::Status Reserve(LaunchSlot& slot);
   absl::Status TryReserve(LaunchSlot& slot);
@@ -55,12 +58,13 @@ class DeviceExecutor : public Executor {
 
   void Collect();
   std::optional<Step> NextStep();
-  void End(LaunchSlot& slot, const absl::Status& queued);
+  void End(const Step& step);
 
-  DeviceStreams streams_;
   // One for all: work runs in one stream, one chunk after the other.
   Arena workspace_;
   std::vector<std::unique_ptr<LaunchSlot>> slots_;
+  // They go before the memory and the events that they use.
+  DeviceStreams streams_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -1,5 +1,6 @@
 #include "server/executor.h"
 
+#include <string>
 #include <utility>
 
 #include "backend/core/error.h"
@@ -25,7 +26,7 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(Device& device, int64
 void Executor::Settle(Jobs jobs, const absl::Status& status, bool had_company) {
   absl::Status outcome = status;
   if (!status.ok()) {
-    const absl::Status health = device_.Health();
+    const absl::Status health = Health();
     if (!health.ok()) {
       owner_.DeviceLost(health);
       outcome = health;
@@ -34,6 +35,24 @@ void Executor::Settle(Jobs jobs, const absl::Status& status, bool had_company) {
     }
   }
   for (auto& job : jobs) Complete(std::move(job), outcome);
+}
+
+void Executor::GiveUp(const absl::Status& cause) {
+  absl::Status health = device_.Health();
+  if (health.ok()) health = DeviceLostError(device_.id(), std::string(cause.message()));
+  {
+    const std::lock_guard lock(mutex_);
+    given_up_.Update(health);
+  }
+  owner_.DeviceLost(health);
+}
+
+absl::Status Executor::Health() const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!given_up_.ok()) return given_up_;
+  }
+  return device_.Health();
 }
 
 void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& problem, const Plan& plan,

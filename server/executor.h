@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,8 +23,8 @@ class Executor {
     // `jobs` failed, maybe for each other's sake or for that of a launch before: each is to run once more, by
     // itself.
     virtual void RunAlone(Jobs jobs) = 0;
-    // The device's Health() has turned bad, and stays so. Called before any job is completed with it, at
-    // least once.
+    // The device's Health() has turned bad, or it was given up; so it stays. Called before any job is
+    // completed with it, at least once.
     virtual void DeviceLost(const absl::Status& health) = 0;
 
    protected:
@@ -52,10 +53,18 @@ class Executor {
   // streams.
   void Settle(Jobs jobs, const absl::Status& status, bool had_company);
 
+  // Treats the device as lost, whatever it says of itself: for `cause`, what runs on it cannot be waited for,
+  // and so none of the memory that it uses may be used again. Thread-safe.
+  void GiveUp(const absl::Status& cause);
+  // The device's, or why it was given up. Thread-safe.
+  absl::Status Health() const;
+
   Device& device_;
 
  private:
   Owner& owner_;
+  mutable std::mutex mutex_;
+  absl::Status given_up_;  // guarded by mutex_
 };
 
 // What a launch cost.

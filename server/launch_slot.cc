@@ -65,6 +65,7 @@ void LaunchSlot::Begin(Jobs jobs, bool has_company) {
   chunks_.clear();
   scattering_ = {};
   failure_ = absl::OkStatus();
+  has_queued_ = false;
 }
 
 absl::Status LaunchSlot::Prepare() {
@@ -153,6 +154,7 @@ absl::Status LaunchSlot::QueueChunk(size_t index, const DeviceStreams& streams) 
   tessera_stream* const upload = streams.upload.get();
   tessera_stream* const compute = streams.compute.get();
   tessera_stream* const download = streams.download.get();
+  has_queued_ = true;
 
   TESSERA_RETURN_IF_ERROR(device_.RecordEvent(timing.upload.begin.get(), upload));
   // Masks may serve any sequence: all go first.
@@ -171,12 +173,13 @@ absl::Status LaunchSlot::QueueChunk(size_t index, const DeviceStreams& streams) 
   return device_.RecordEvent(timing.download.end.get(), download);
 }
 
-void LaunchSlot::Fence(const DeviceStreams& streams) {
+absl::Status LaunchSlot::Fence(const DeviceStreams& streams) {
+  if (!has_queued_) return absl::OkStatus();
   const Stream* const all[] = {&streams.upload, &streams.compute, &streams.download};
-  // A device that cannot even record an event runs nothing more.
   for (size_t i = 0; i < std::size(all); ++i) {
-    device_.RecordEvent(fences_[i].get(), all[i]->get()).IgnoreError();
+    TESSERA_RETURN_IF_ERROR(device_.RecordEvent(fences_[i].get(), all[i]->get()));
   }
+  return absl::OkStatus();
 }
 
 void LaunchSlot::CollectChunk(size_t index) {
@@ -191,6 +194,8 @@ void LaunchSlot::CollectChunk(size_t index) {
 }
 
 void LaunchSlot::AwaitFence() {
+  if (!has_queued_) return;
+  // An error is that of the work, which is over then and has failed anyway.
   for (const Event& fence : fences_) device_.SynchronizeEvent(fence.get()).IgnoreError();
 }
 

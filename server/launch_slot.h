@@ -42,11 +42,13 @@ class LaunchSlot {
   absl::Status CheckWanted() const;
   // Moves a chunk's inputs in and queues its work and the way back.
   absl::Status QueueChunk(size_t index, const DeviceStreams& streams);
-  // Marks the end of all that was queued, where a failure left it without its own events.
-  void Fence(const DeviceStreams& streams);
+  // Marks the end of all that was queued, where a failure left it without its own events. On an error the
+  // end of it cannot be known.
+  absl::Status Fence(const DeviceStreams& streams);
 
   // Waits for a chunk and, unless the launch has failed, copies its outputs to where they belong.
   void CollectChunk(size_t index);
+  // Waits for all that was queued. Of a slot whose Fence succeeded.
   void AwaitFence();
   // The first failure of the work itself.
   const absl::Status& failure() const { return failure_; }
@@ -99,6 +101,7 @@ class LaunchSlot {
   int64_t workspace_peak_ = 0;
   Clock::duration scattering_{};
   absl::Status failure_;
+  bool has_queued_ = false;  // anything
 };
 
 }  // namespace tessera

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "backend/core/error.h"
 #include "gtest/gtest.h"
 #include "tests/server/scheduler_fixture.h"
 #include "tests/server/threaded_device.h"
@@ -452,6 +453,52 @@ TEST_F(DeviceExecutorTest, KeepsItsWordUnderLoad) {
       ExpectCorrect(key, MakePackedRequest(static_cast<uint32_t>(i)));
     }
   }
+}
+
+TEST_F(DeviceExecutorTest, GivesTheDeviceUpWhereItCannotBeWaitedFor) {
+  const absl::Status no_events = absl::InternalError("no more events");
+  std::atomic<bool> fails = false;
+  script_.on_enqueue = [&fails](const AttentionProblem&) {
+    fails = true;
+    return absl::OkStatus();
+  };
+  Start();
+  device_->SetOnRecord([&] { return fails ? no_events : absl::OkStatus(); });
+  work_.Set(false);
+  Submit("bad", MakePackedRequest(1));
+  const absl::Status bad = Await("bad").status;
+  ASSERT_TRUE(work_.AwaitArrivals(1)) << "it still runs";
+  fails = false;
+  Submit("good", MakePackedRequest(2));
+  for (const absl::Status& status : {bad, Await("good").status}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_EQ(GetErrorDetail(status).value_or(ErrorDetail{}).reason, "DEVICE_LOST") << status;
+  }
+  EXPECT_EQ(work_.arrivals(), 1);
+  ASSERT_EQ(losses_.size(), 1u);
+  EXPECT_EQ(finished_at_loss_, 0u) << "before any job is completed";
+}
+
+TEST_F(DeviceExecutorTest, TouchesNoMemoryOnceTheDeviceIsGivenUp) {
+  std::atomic<int> enqueued = 0;
+  std::atomic<bool> fails = false;
+  script_.on_enqueue = [&](const AttentionProblem&) {
+    if (++enqueued == 4) fails = true;
+    return absl::OkStatus();
+  };
+  Start();
+  device_->SetOnRecord([&] { return fails ? absl::InternalError("no more events") : absl::OkStatus(); });
+  work_.Set(false);
+  // Three launches fill the pipeline; the fourth takes the slot of the first.
+  for (int i = 0; i < 3; ++i) {
+    Submit("flying" + std::to_string(i), MakePackedRequest());
+    ASSERT_TRUE(uploads_.AwaitArrivals(3 * (i + 1)));
+  }
+  Submit("bad", MakePackedRequest(1));
+  work_.Set(true);
+  const absl::Status status = Await("bad").status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  for (int i = 0; i < 3; ++i) ExpectCorrect("flying" + std::to_string(i), MakePackedRequest());
 }
 
 // ---- Cancellation ----

@@ -37,6 +37,11 @@ class ThreadedDevice : public Device {
     const std::lock_guard lock(mutex_);
     on_copy_ = std::move(hook);
   }
+  // Called by RecordEvent, whose status it is.
+  void SetOnRecord(std::function<absl::Status()> hook) {
+    const std::lock_guard lock(mutex_);
+    on_record_ = std::move(hook);
+  }
   int64_t used_bytes() const {
     const std::lock_guard lock(mutex_);
     return used_bytes_;
@@ -83,6 +88,12 @@ class ThreadedDevice : public Device {
   }
   void DestroyEvent(tessera_event* event) override { delete &EventOf(event); }
   absl::Status RecordEvent(tessera_event* event, tessera_stream* stream) override {
+    std::function<absl::Status()> hook;
+    {
+      const std::lock_guard lock(mutex_);
+      hook = on_record_;
+    }
+    if (const absl::Status status = hook ? hook() : absl::OkStatus(); !status.ok()) return status;
     StreamOf(stream).Record(EventOf(event));
     return absl::OkStatus();
   }
@@ -113,6 +124,7 @@ class ThreadedDevice : public Device {
   const int64_t memory_bytes_;
   mutable std::mutex mutex_;
   OnCopy on_copy_;
+  std::function<absl::Status()> on_record_;
   int64_t used_bytes_ = 0;
   std::map<void*, size_t> blocks_;
 };
