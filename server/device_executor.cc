@@ -87,7 +87,8 @@ absl::Status DeviceExecutor::Queue(LaunchSlot& slot) {
   TESSERA_RETURN_IF_ERROR(Health());
   TESSERA_RETURN_IF_ERROR(Reserve(slot));
   for (size_t chunk = 0; chunk < slot.num_chunks(); ++chunk) {
-    if (chunk > 0) TESSERA_RETURN_IF_ERROR(slot.CheckWanted());
+    // The wait for memory, too, may have outlasted those who asked.
+    TESSERA_RETURN_IF_ERROR(slot.CheckWanted());
     TESSERA_RETURN_IF_ERROR(slot.QueueChunk(chunk, streams_));
     Push({.slot = &slot, .chunk = chunk});
   }

@@ -529,5 +529,25 @@ TEST_F(DeviceExecutorTest, QueuesNoMoreChunksOfADeadRequest) {
   EXPECT_LE(launches, 3);
 }
 
+TEST_F(DeviceExecutorTest, QueuesNothingOfARequestThatDiedWaitingForMemory) {
+  script_.on_plan = [](const AttentionProblem& problem, Plan& plan) {
+    plan.workspace_bytes = problem.num_q_heads == 4 ? 256 : 1 << 20;
+  };
+  Start();
+  work_.Set(false);
+  Submit("running", MakePackedRequest());
+  ASSERT_TRUE(work_.AwaitArrivals(1));
+  auto job = MakeJob("dead", MakeRequest(v1::LAYOUT_PACKED, {1, 1, 8}, {5, 1, 8}, {5, 1, 8}), backend_);
+  job->context.deadline = Clock::now() + std::chrono::milliseconds(50);
+  scheduler_->Submit(std::move(job));  // its workspace is larger: it waits for the launch that runs
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_FALSE(IsDone("dead"));
+  work_.Set(true);
+  EXPECT_EQ(Await("dead").status.code(), absl::StatusCode::kDeadlineExceeded);
+  ExpectCorrect("running", MakePackedRequest());
+  EXPECT_EQ(work_.arrivals(), 1);
+  EXPECT_EQ(uploads_.arrivals(), 3);
+}
+
 }  // namespace
 }  // namespace tessera
