@@ -184,9 +184,12 @@ absl::Status LaunchSlot::Fence(const DeviceStreams& streams) {
 
 void LaunchSlot::CollectChunk(size_t index) {
   const Timing& timing = timings_[index];
-  for (const Span* span : {&timing.upload, &timing.compute, &timing.download}) {
-    failure_.Update(device_.SynchronizeEvent(span->end.get()));
-  }
+  // The download is the last to end: one wait, after which the others are over too. They are asked all the
+  // same, as a failure need not reach the streams that wait for it, and the first failure is the cause.
+  const absl::Status download = device_.SynchronizeEvent(timing.download.end.get());
+  failure_.Update(device_.SynchronizeEvent(timing.upload.end.get()));
+  failure_.Update(device_.SynchronizeEvent(timing.compute.end.get()));
+  failure_.Update(download);
   if (!failure_.ok()) return;
   const Clock::time_point begin = Clock::now();
   placement_.Scatter(chunks_[index].chunk.ranges);
