@@ -198,9 +198,12 @@ absl::Status CudaDevice::SynchronizeEvent(tessera_event* event) {
   const cudaEvent_t handle = HandleOf(event);
   const auto deadline = std::chrono::steady_clock::now() + kPollingTime;
   cudaError_t polled = cudaEventQuery(handle);
+  const bool waits = polled == cudaErrorNotReady;
   while (polled == cudaErrorNotReady && std::chrono::steady_clock::now() < deadline) {
     polled = cudaEventQuery(handle);
   }
+  // "Not ready" may stay the thread's last error, and the next launch of this thread would be blamed for it.
+  if (waits) cudaGetLastError();
   if (polled != cudaErrorNotReady) return Check(polled, "cudaEventQuery");
   return Check(cudaEventSynchronize(handle), "cudaEventSynchronize");
 }
