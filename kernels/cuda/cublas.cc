@@ -120,13 +120,14 @@ bool Cublas::Calls::Check(int status) {
 
 bool Cublas::Calls::Gemm(const StridedGemm& g) {
   if (error_ != nullptr) return false;
-  constexpr float kBeta = 0;
+  constexpr float kAlpha = 1;
+  const float beta = g.accumulate ? 1 : 0;  // 0: what was in c is not read
   const auto narrow = [](int64_t value) { return static_cast<int>(value); };
   // cuBLAS reads matrices by columns: ours are its transposes, and c^T = op(b)^T a^T.
   return Check(blas_.library_->gemm(
       blas_.handle_, g.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N, g.columns, g.rows, g.depth,
-      &g.alpha, g.b.data, TypeOf(g.b.dtype), narrow(g.b.row_stride), g.b.batch_stride, g.a.data,
-      TypeOf(g.a.dtype), narrow(g.a.row_stride), g.a.batch_stride, &kBeta, const_cast<void*>(g.c.data),
+      &kAlpha, g.b.data, TypeOf(g.b.dtype), narrow(g.b.row_stride), g.b.batch_stride, g.a.data,
+      TypeOf(g.a.dtype), narrow(g.a.row_stride), g.a.batch_stride, &beta, const_cast<void*>(g.c.data),
       TypeOf(g.c.dtype), narrow(g.c.row_stride), g.c.batch_stride, g.batches,
       g.a.dtype == TESSERA_DTYPE_FP32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F,
       CUBLAS_GEMM_DEFAULT));

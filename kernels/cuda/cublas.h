@@ -23,13 +23,13 @@ struct GemmMatrices {
   tessera_dtype dtype;
 };
 
-// c (rows, columns) = alpha * a (rows, depth) * op(b), `batches` times; op(b) is (depth, columns), so b is
-// stored (columns, depth) when `transpose_b`. Sums are taken in fp32, in true fp32 for fp32 factors. a and b
-// share a dtype; c has it too, or is fp32. Extents are positive; a row stride is in [row length, INT32_MAX].
+// c (rows, columns) = a (rows, depth) * op(b), `batches` times, and with `accumulate` c += that; op(b) is
+// (depth, columns), so b is stored (columns, depth) when `transpose_b`. Sums are taken in fp32, in true fp32
+// for fp32 factors. a and b share a dtype; c has it too, or is fp32. Extents are positive; a row stride is in
+// [row length, INT32_MAX].
 struct StridedGemm {
   int32_t rows, columns, depth, batches;
-  bool transpose_b;
-  float alpha;
+  bool transpose_b, accumulate;
   GemmMatrices a, b, c;
 };
 

@@ -11,8 +11,7 @@ namespace {
 
 constexpr int64_t kPartAlignment = 256;  // cuBLAS asks for it
 static_assert(kPartAlignment % Cublas::kWorkspaceAlignment == 0);
-constexpr int64_t kGivenAlignment = 64;         // of the workspace
-constexpr int64_t kMaxKeys = int64_t{1} << 29;  // the row stride of 16-bit weights is an int32
+constexpr int64_t kGivenAlignment = 64;  // of the workspace
 
 int64_t Narrow(Int128 value) { return static_cast<int64_t>(std::min<Int128>(value, INT64_MAX)); }
 
@@ -51,7 +50,7 @@ const char* Refusal(const tessera_attention_problem& problem) {
   const char* const limit = IndexLimit(problem, /*tile_q=*/1);
   if (*limit != '\0') return limit;
   for (int64_t n = 0; n < problem.num_sequences; ++n) {
-    if (problem.sequences[n].kv_len >= kMaxKeys) return "a sequence has 2^29 keys or more";
+    if (problem.sequences[n].kv_len >= kStandardMaxKeys) return "a sequence has 2^29 keys or more";
   }
   return "";
 }
@@ -74,9 +73,13 @@ class StandardRun {
       PackOperands(wave, problem);
       Then([&] { return Product(wave.ScoreProduct(parts_)); });
       Then([&] { return Softmax(wave, problem); });
-      Then([&] { return Product(wave.ValueProduct(parts_)); });
+      for (int32_t chunk = 0; chunk < wave.num_chunks(); ++chunk) {
+        Then([&] { return Product(wave.ValueProduct(parts_, chunk)); });
+      }
       if (wave.stores_values()) {
-        Then([&] { return Store(wave, static_cast<const float*>(part(StandardPart::kValues))); });
+        Then([&] {
+          return Store(wave, {static_cast<const float*>(part(StandardPart::kValues)), RowScales(wave)});
+        });
       }
       if (wave.hides_keys()) {
         Then([&] {
@@ -86,7 +89,7 @@ class StandardRun {
       }
     } else {
       Then([&] { return Softmax(wave, problem); });
-      Then([&] { return Store(wave, nullptr); });
+      Then([&] { return Store(wave, {}); });
     }
     return error_;
   }
@@ -142,12 +145,17 @@ class StandardRun {
   cudaError_t Softmax(const StandardWave& wave, const tessera_attention_problem& p) {
     const ScoreRows rows{.scores = static_cast<float*>(part(StandardPart::kScores)),
                          .row_stride = wave.score_stride(),
-                         .weights_dtype = p.q.dtype};
+                         .weights_dtype = p.q.dtype,
+                         .row_scales = RowScales(wave)};
     return LaunchSoftmax(device_, wave.lengths(), rows, stream_);
   }
 
-  cudaError_t Store(const StandardWave& wave, const float* values) {
-    return LaunchStore(device_, wave.lengths(), values, traits_.multiprocessors, stream_);
+  float* RowScales(const StandardWave& wave) const {
+    return wave.scales_values() ? static_cast<float*>(part(StandardPart::kRowScales)) : nullptr;
+  }
+
+  cudaError_t Store(const StandardWave& wave, const ValueRows& rows) {
+    return LaunchStore(device_, wave.lengths(), rows, traits_.multiprocessors, stream_);
   }
 
   const DeviceTraits& traits_;

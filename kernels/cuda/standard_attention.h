@@ -3,7 +3,8 @@
 // sequence in one batch, a softmax that reads each score once.
 //
 // Scores are fp32, and the weights take their place in the inputs' dtype: 16-bit scores would save a third of
-// the traffic and cost the accuracy that DESIGN 7.16 asks for.
+// the traffic and cost the accuracy that DESIGN 7.16 asks for. So would 16-bit weights that are normalised
+// before they are rounded: rows of O are scaled instead, as they are copied from the product's fp32 sums.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -22,8 +23,8 @@ struct StandardChoice {
   const char* kernel;   // the softmax kernel, as a profiler names it: the one that takes the most scores
   const char* refusal;  // why the problem cannot run; empty when it can
   int64_t launches;     // kernels of ours and calls of cuBLAS
-  // The scores of a wave (sequences alike, run together: all of a batch while they are small, else one), and
-  // whatever else is materialised; cuBLAS's own workspace.
+  // The scores of a wave (sequences alike, run together: all of a batch while they are small, else one), of
+  // 16-bit inputs O in fp32, and whatever else is materialised; cuBLAS's own workspace.
   int64_t workspace_bytes;
   int64_t hbm_read_bytes, hbm_write_bytes;  // modelled
 };

@@ -10,6 +10,9 @@
 
 namespace tessera::kernels::cuda {
 
+// Sequences have fewer keys: the row stride of 16-bit weights is an int32.
+inline constexpr int64_t kStandardMaxKeys = int64_t{1} << 29;
+
 // The softmax of rows of `num_keys` scores.
 struct SoftmaxKernel {
   const char* name;  // as a profiler shows it
@@ -28,14 +31,15 @@ struct WaveLengths {
 struct ScoreRows {
   float* scores;
   int64_t row_stride;
-  tessera_dtype weights_dtype;  // of P, as the second product reads it
+  tessera_dtype weights_dtype;  // of the weights, as the second product reads them
+  float* row_scales;            // one to a row, for 16-bit weights; null: rows without keys have no weights
 };
 
-// P, as it is stored, over P: 2^14 for fp16, whose small weights would else be subnormal, and 1 otherwise.
-constexpr float WeightScale(tessera_dtype dtype) { return dtype == TESSERA_DTYPE_FP16 ? 16384.0f : 1.0f; }
-
-// From S = Q K^T, not scaled, to P = softmax(logits), hidden keys 0; each row of P lies at the start of its
-// row of S, 2 * row_stride elements from the next where it has 16 bits. Writes the LSE where it is wanted.
+// From S = Q K^T, not scaled, to weights w, hidden keys 0; each row of them lies at the start of its row of
+// S, 2 * row_stride elements from the next where it has 16 bits. Writes the LSE where it is wanted. fp32: w =
+// P = softmax(logits). 16 bits: w = c exp(logit - largest logit), c a power of two, so that the largest
+// weight is not rounded, and P = w * row_scale, where row_scale is 1 / (sum of the rounded w + what the sink
+// adds): the errors of a row's weights partly cancel. A row that sees no key has scale 0.
 cudaError_t LaunchSoftmax(const DeviceProblem& wave, const WaveLengths& lengths, const ScoreRows& rows,
                           cudaStream_t stream);
 
@@ -62,9 +66,13 @@ struct PackedRows {
 };
 cudaError_t LaunchPack(const PackedRows& rows, int32_t multiprocessors, cudaStream_t stream);
 
-// O = `values` rounded to O's dtype; 0 when `values` is null. values: fp32, (sequence, query head, query,
-// head_dim_v), contiguous.
-cudaError_t LaunchStore(const DeviceProblem& wave, const WaveLengths& lengths, const float* values,
+// fp32 (sequence, query head, query, head_dim_v), contiguous.
+struct ValueRows {
+  const float* values;      // null: zeros
+  const float* row_scales;  // what each row is multiplied by; null: 1
+};
+// O = the values, rounded to O's dtype.
+cudaError_t LaunchStore(const DeviceProblem& wave, const WaveLengths& lengths, const ValueRows& rows,
                         int32_t multiprocessors, cudaStream_t stream);
 
 // Adds to each row of O the NaNs and infinities of V in the rows that it sees, which a packed V is without.

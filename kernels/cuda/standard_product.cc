@@ -109,7 +109,7 @@ bool QueueProduct(const WaveProduct& p, Cublas::Calls& calls) {
                       .depth = p.depth,
                       .batches = static_cast<int32_t>(batch.count),
                       .transpose_b = p.transpose_b,
-                      .alpha = p.alpha,
+                      .accumulate = p.accumulate,
                       .a = Matrices(p.a, i * outermost.a + j * outer.a, batches.a_row_stride, batch.a),
                       .b = Matrices(p.b, i * outermost.b + j * outer.b, b_row_stride, batch.b),
                       .c = Matrices(p.c, i * outermost.c + j * outer.c, batches.c_row_stride, batch.c)});

@@ -13,14 +13,13 @@ namespace tessera::kernels::cuda {
 // broadcasts), and the stride is an int32.
 bool IsGemmMatrix(int64_t num_rows, int64_t row_length, int64_t row_stride);
 
-// c (rows, columns) = alpha * a (rows, depth) * op(b) for each sequence and query head; op as in StridedGemm.
-// a and c have the query heads, b the kv heads. Every matrix IsGemmMatrix; extents are positive.
+// c (rows, columns) = a (rows, depth) * op(b) for each sequence and query head; op and `accumulate` as in
+// StridedGemm. a and c have the query heads, b the kv heads. Every matrix IsGemmMatrix; extents are positive.
 struct WaveProduct {
   int64_t sequences;
   int32_t num_kv_heads, group;
   int32_t rows, columns, depth;
-  bool transpose_b;
-  float alpha;
+  bool transpose_b, accumulate;
   WaveTensor a, b, c;
 };
 

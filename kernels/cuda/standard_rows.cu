@@ -1,5 +1,6 @@
 // The copies around the products of standard attention: operands that cuBLAS cannot take as they lie, V
-// without its NaNs and infinities, and outputs of a dtype that cuBLAS does not write. A warp takes a row.
+// without its NaNs and infinities, and outputs that are scaled or cast, or that cuBLAS cannot write where
+// they lie. A warp takes a row.
 #include <algorithm>
 
 #include "kernels/cuda/logits.cuh"
@@ -110,13 +111,14 @@ __global__ void __launch_bounds__(kThreads) tessera_standard_pack(const PackedRo
 
 __global__ void __launch_bounds__(kThreads)
     tessera_standard_store(const __grid_constant__ DeviceProblem p, const WaveLengths lengths,
-                           const float* values) {
+                           const ValueRows rows) {
   const int64_t num_rows = int64_t{p.num_sequences} * p.num_q_heads * lengths.q_len;
   for (int64_t row = FirstRow(); row < num_rows; row += RowStride()) {
     const int64_t output = OutputOffset(p, PlaceOf(row, p.num_q_heads, lengths.q_len));
+    const float scale = rows.row_scales != nullptr ? rows.row_scales[row] : 1.0f;
     for (int32_t d = Lane(); d < p.head_dim_v; d += kWarpSize) {
-      StoreElement(p.o.data, p.o.dtype, output + d,
-                   values != nullptr ? values[row * p.head_dim_v + d] : 0.0f);
+      const float value = rows.values != nullptr ? rows.values[row * p.head_dim_v + d] * scale : 0.0f;
+      StoreElement(p.o.data, p.o.dtype, output + d, value);
     }
   }
 }
@@ -168,10 +170,10 @@ cudaError_t LaunchPack(const PackedRows& rows, int32_t multiprocessors, cudaStre
   return cudaGetLastError();
 }
 
-cudaError_t LaunchStore(const DeviceProblem& wave, const WaveLengths& lengths, const float* values,
+cudaError_t LaunchStore(const DeviceProblem& wave, const WaveLengths& lengths, const ValueRows& rows,
                         int32_t multiprocessors, cudaStream_t stream) {
   const dim3 grid = GridFor(NumRows(wave, lengths), multiprocessors);
-  tessera_standard_store<<<grid, kThreads, 0, stream>>>(wave, lengths, values);
+  tessera_standard_store<<<grid, kThreads, 0, stream>>>(wave, lengths, rows);
   return cudaGetLastError();
 }
 

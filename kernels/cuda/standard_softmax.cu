@@ -26,9 +26,9 @@ constexpr int kWarpSize = 32;
 constexpr int kMaxWarps = Rows8k::kMaxThreads / kWarpSize;
 static_assert(Rows16k::kMaxThreads <= Rows8k::kMaxThreads && LongRows::kMaxThreads <= Rows8k::kMaxThreads);
 
-// One value of each warp, for the block's maximum and for its sum.
+// One value of each warp, for the block's maximum and for its sums.
 struct SoftmaxShared {
-  float maxima[kMaxWarps], sums[kMaxWarps];
+  float maxima[kMaxWarps], sums[kMaxWarps], weight_sums[kMaxWarps];
 };
 
 struct Max {
@@ -157,8 +157,10 @@ struct HeldScores {
     return sum;
   }
 
-  // Writes the weights times `factor`, hidden ones too. 16-bit weights fill the first half of the row.
-  __device__ void Store(const SoftmaxRow& row, tessera_dtype dtype, float factor) const {
+  // Writes the weights times `factor`, hidden ones too. 16-bit weights fill the first half of the row;
+  // returns the sum of those, as rounded.
+  __device__ float Store(const SoftmaxRow& row, tessera_dtype dtype, float factor) const {
+    float sum = 0;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int32_t key = Key(v * kVector);
@@ -168,20 +170,38 @@ struct HeldScores {
       if (dtype == TESSERA_DTYPE_FP32) {
         *reinterpret_cast<float4*>(row.scores + key) = weights;
       } else if (dtype == TESSERA_DTYPE_BF16) {
-        Store16Bit<__nv_bfloat16>(row.scores, key, weights);
+        sum += Store16Bit<__nv_bfloat16>(row.scores, key, weights);
       } else {
-        Store16Bit<__half>(row.scores, key, weights);
+        sum += Store16Bit<__half>(row.scores, key, weights);
       }
     }
+    return sum;
   }
 
  private:
   template <typename Element>
-  __device__ static void Store16Bit(float* scores, int32_t key, const float4& w) {
+  __device__ static float Store16Bit(float* scores, int32_t key, const float4& w) {
     const uint2 packed = {ptx::Pack(Element{}, w.x, w.y), ptx::Pack(Element{}, w.z, w.w)};
     *reinterpret_cast<uint2*>(reinterpret_cast<Element*>(scores) + key) = packed;
+    const auto* const rounded = reinterpret_cast<const Element*>(&packed);
+    return (ToFloat(rounded[0]) + ToFloat(rounded[1])) + (ToFloat(rounded[2]) + ToFloat(rounded[3]));
   }
+  __device__ static float ToFloat(__nv_bfloat16 weight) { return __bfloat162float(weight); }
+  __device__ static float ToFloat(__half weight) { return __half2float(weight); }
 };
+
+// The weight of the largest logit before it is normalised. fp16: high, or small weights would be subnormal.
+// bf16: so low that no sum over finite V overflows; exponents are left below it.
+__device__ float LargestWeight(tessera_dtype dtype) {
+  switch (dtype) {
+    case TESSERA_DTYPE_FP16:
+      return 16384.0f;
+    case TESSERA_DTYPE_BF16:
+      return 1.0f / kStandardMaxKeys;
+    default:
+      return 1;
+  }
+}
 
 // What is subtracted from the logits: their maximum, but 0 for a row that sees nothing: exp(-inf - 0) is 0.
 __device__ float ShiftOf(float row_max) { return row_max == NegativeInfinity() ? 0.0f : row_max; }
@@ -190,15 +210,42 @@ __device__ float SinkOf(const DeviceProblem& p, const SoftmaxRow& row) {
   return p.has_sinks ? p.sinks()[row.head] : NegativeInfinity();
 }
 
-// By which the exponentials become weights; `row_sum` has the sink in it.
-__device__ float WeightFactor(tessera_dtype dtype, float row_sum) {
-  return row_sum == 0 ? 0.0f : WeightScale(dtype) / row_sum;
+// The sums of a row, of exp(logit - ShiftOf(row_max)) over its keys and of what the sink adds.
+struct RowSums {
+  float row_max, keys, sink;
+
+  // By which weights that add up to `weights` are normalised, sink included, when their largest is `largest`.
+  __device__ float Normaliser(float weights, float largest) const {
+    return keys == 0 ? 0.0f : 1 / (weights + largest * sink);
+  }
+};
+
+__device__ RowSums SumsOf(float row_max, float keys, float sink) {
+  return {row_max, keys, expf(sink - ShiftOf(row_max))};
 }
 
-__device__ void StoreLse(const DeviceProblem& p, const SoftmaxRow& row, float shift, float row_sum) {
+// The sink may exceed every logit by more than an exponential holds.
+__device__ void StoreLse(const DeviceProblem& p, const SoftmaxRow& row, const RowSums& sums, float sink) {
   if (p.lse == nullptr || threadIdx.x != 0) return;
+  const float shift = ShiftOf(fmaxf(sums.row_max, sink));
+  const float sum = sums.keys * expf(sums.row_max - shift) + expf(sink - shift);
   p.lse[(row.sequence->q_begin + row.query) * p.lse_token_stride + row.head * p.lse_head_stride] =
-      shift + logf(row_sum);
+      shift + logf(sum);
+}
+
+// By which exponentials become weights as they are written.
+__device__ float WeightFactor(const ScoreRows& rows, const RowSums& sums) {
+  return rows.weights_dtype == TESSERA_DTYPE_FP32 ? sums.Normaliser(sums.keys, 1)
+                                                  : LargestWeight(rows.weights_dtype);
+}
+
+// `thread_weights`: the sum of the weights that this thread wrote.
+__device__ void StoreRowScale(const ScoreRows& rows, const RowSums& sums, float thread_weights,
+                              SoftmaxShared& shared) {
+  if (rows.row_scales == nullptr) return;
+  const float weights = ReduceBlock(thread_weights, shared.weight_sums, Sum{});
+  if (threadIdx.x != 0) return;
+  rows.row_scales[blockIdx.x] = sums.Normaliser(weights, LargestWeight(rows.weights_dtype));
 }
 
 // A row that a block holds as a whole.
@@ -210,10 +257,12 @@ __device__ void HeldSoftmax(const DeviceProblem& p, const ScoreRows& rows, Softm
   held.Shape(p, row);
 
   const float sink = SinkOf(p, row);
-  const float shift = ShiftOf(ReduceBlock(fmaxf(held.Largest(), sink), shared.maxima, Max{}));
-  const float sum = ReduceBlock(held.Exponentials(shift), shared.sums, Sum{}) + expf(sink - shift);
-  held.Store(row, rows.weights_dtype, WeightFactor(rows.weights_dtype, sum));
-  StoreLse(p, row, shift, sum);
+  const float row_max = ReduceBlock(held.Largest(), shared.maxima, Max{});
+  const float keys = ReduceBlock(held.Exponentials(ShiftOf(row_max)), shared.sums, Sum{});
+  const RowSums sums = SumsOf(row_max, keys, sink);
+  StoreLse(p, row, sums, sink);
+  const float thread_weights = held.Store(row, rows.weights_dtype, WeightFactor(rows, sums));
+  StoreRowScale(rows, sums, thread_weights, shared);
 }
 
 // A row of any length, in parts; each thread keeps a maximum and a sum of its own until the end.
@@ -234,19 +283,21 @@ __device__ void StreamedSoftmax(const DeviceProblem& p, const ScoreRows& rows, S
   }
 
   const float sink = SinkOf(p, row);
-  const float shift = ShiftOf(ReduceBlock(fmaxf(thread_max, sink), shared.maxima, Max{}));
-  thread_sum *= expf(thread_max - shift);
-  const float sum = ReduceBlock(thread_sum, shared.sums, Sum{}) + expf(sink - shift);
-  const float factor = WeightFactor(rows.weights_dtype, sum);
+  const float row_max = ReduceBlock(thread_max, shared.maxima, Max{});
+  thread_sum *= expf(thread_max - ShiftOf(row_max));
+  const RowSums sums = SumsOf(row_max, ReduceBlock(thread_sum, shared.sums, Sum{}), sink);
+  StoreLse(p, row, sums, sink);
+  const float factor = WeightFactor(rows, sums);
 
+  float thread_weights = 0;
   for (held.first_key = 0; held.first_key < row.kv_len; held.first_key += part_keys) {
     held.Load(row, p.scale);
     held.Shape(p, row);
-    held.Exponentials(shift);
+    held.Exponentials(ShiftOf(row_max));
     __syncthreads();  // weights of this part overwrite scores of this part only, or of earlier ones
-    held.Store(row, rows.weights_dtype, factor);
+    thread_weights += held.Store(row, rows.weights_dtype, factor);
   }
-  StoreLse(p, row, shift, sum);
+  StoreRowScale(rows, sums, thread_weights, shared);
 }
 
 }  // namespace

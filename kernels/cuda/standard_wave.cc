@@ -12,6 +12,11 @@ constexpr int64_t kStrideMultiple = 8;  // of score rows: sectors of 32 bytes
 constexpr int64_t kCublasBytes = int64_t{32} << 20, kSmallCublasBytes = int64_t{4} << 20;
 constexpr int64_t kSmallScoreBytes = int64_t{16} << 20;
 constexpr int64_t kFp32Bytes = 4;
+// The second product of fp32 adds up a chunk of keys at a time, and those sums: cuBLAS sums in one chain,
+// whose error grows with the root of its length (beyond 1e-6 at 4096 keys, 4e-7 at 512). Chunks cost
+// launches.
+constexpr int32_t kChunkKeys = 512, kMaxChunks = 16;
+constexpr int32_t kChunkMultiple = 8;
 
 int64_t ElementBytes(tessera_dtype dtype) {
   switch (dtype) {
@@ -37,6 +42,13 @@ Int128 SumClamped(int64_t n, int64_t shift, int64_t limit) {
   return rising * (Int128{positive} + full - 1 + 2 * Int128{shift}) / 2 + Int128{n - full} * limit;
 }
 
+// The tensor whose rows begin `elements` further on.
+WaveTensor Behind(WaveTensor tensor, int64_t elements) {
+  if (elements == 0) return tensor;  // in a dry run there is no data to be behind of
+  tensor.data = static_cast<std::byte*>(tensor.data) + elements * ElementBytes(tensor.dtype);
+  return tensor;
+}
+
 }  // namespace
 
 StandardWave::StandardWave(const tessera_attention_problem& problem, int64_t first)
@@ -56,8 +68,9 @@ StandardWave::StandardWave(const tessera_attention_problem& problem, int64_t fir
   packs_k_ = has_keys() && !k_fits;
   packs_v_ = has_keys() && !v_fits;
   hides_keys_ = has_keys() && (p_.mask_kind != TESSERA_MASK_NONE || WindowHides());
-  stores_values_ = has_keys() && !((p_.o.dtype == p_.q.dtype || p_.o.dtype == TESSERA_DTYPE_FP32) &&
-                                   IsGemmMatrix(lengths_.q_len, p_.head_dim_v, p_.o.token_stride));
+  const bool o_fits =
+      p_.o.dtype == TESSERA_DTYPE_FP32 && IsGemmMatrix(lengths_.q_len, p_.head_dim_v, p_.o.token_stride);
+  stores_values_ = has_keys() && (scales_values() || !o_fits);
 }
 
 bool StandardWave::Continues(int64_t next) const {
@@ -113,13 +126,14 @@ PartBytes StandardWave::Parts() const {
   if (packs_v()) bytes[Index(StandardPart::kPackedV)] = kv_rows * p_.head_dim_v * element;
   if (hides_keys()) bytes[Index(StandardPart::kNonFinite)] = kNonFiniteFlagBytes + kv_rows;
   if (stores_values()) bytes[Index(StandardPart::kValues)] = q_rows * p_.head_dim_v * kFp32Bytes;
+  if (scales_values()) bytes[Index(StandardPart::kRowScales)] = q_rows * kFp32Bytes;
   return bytes;
 }
 
 int64_t StandardWave::Launches() const {
   if (!has_keys()) return 2;  // the softmax, for the LSE, and zeros
   const int64_t copies = packs_q() + packs_k() + packs_v() + hides_keys() + stores_values();
-  return copies + CountCalls(ScoreProduct({})) + 1 + CountCalls(ValueProduct({}));
+  return copies + CountCalls(ScoreProduct({})) + 1 + num_chunks() * CountCalls(ValueProduct({}, 0));
 }
 
 WaveTraffic StandardWave::Traffic(int64_t l2_bytes) const {
@@ -141,16 +155,22 @@ WaveTraffic StandardWave::Traffic(int64_t l2_bytes) const {
     traffic.read += Int128{count_} * heads * rows * keys * ElementBytes(p_.mask_dtype);
   }
   // Copies are written and read.
-  for (StandardPart copy :
-       {StandardPart::kPackedQ, StandardPart::kPackedK, StandardPart::kPackedV, StandardPart::kValues}) {
+  for (StandardPart copy : {StandardPart::kPackedQ, StandardPart::kPackedK, StandardPart::kPackedV}) {
     traffic.read += part(copy);
     traffic.write += part(copy);
   }
-  // Scores that fill no more than half of the L2 are taken to stay there from one launch to the next.
+  // What fills no more than half of the L2 is taken to stay there from one launch to the next: the scores,
   if (part(StandardPart::kScores) > l2_bytes / 2) {
     const Int128 weights = Int128{num_scores()} * element;
-    traffic.write += part(StandardPart::kScores) + weights;
-    traffic.read += VisibleScores() * kFp32Bytes + weights;
+    traffic.write += part(StandardPart::kScores) + weights + part(StandardPart::kRowScales);
+    traffic.read += VisibleScores() * kFp32Bytes + weights + part(StandardPart::kRowScales);
+  }
+  // and the sums of a chunk of keys beside its weights, until the next chunk or the copy to O takes them up.
+  const Int128 sums = q_rows * p_.head_dim_v * kFp32Bytes;
+  if (sums + q_rows * chunk_keys() * element > l2_bytes / 2) {
+    const int64_t times = num_chunks() - 1 + stores_values();
+    traffic.write += times * sums;
+    traffic.read += times * sums;
   }
   return traffic;
 }
@@ -185,6 +205,15 @@ WaveTensor StandardWave::PackedValue(const PartPointers& parts) const {
                 p_.head_dim_v);
 }
 
+int32_t StandardWave::chunk_keys() const {
+  const int32_t keys = lengths_.kv_len;
+  if (p_.q.dtype != TESSERA_DTYPE_FP32) return keys;  // tensor cores add several products at once
+  const int32_t chunks = std::clamp((keys + kChunkKeys - 1) / kChunkKeys, 1, kMaxChunks);
+  return static_cast<int32_t>(RoundUp((keys + chunks - 1) / chunks, kChunkMultiple));
+}
+
+int32_t StandardWave::num_chunks() const { return (lengths_.kv_len + chunk_keys() - 1) / chunk_keys(); }
+
 WaveProduct StandardWave::ScoreProduct(const PartPointers& parts) const {
   return {.sequences = count_,
           .num_kv_heads = p_.num_kv_heads,
@@ -193,27 +222,30 @@ WaveProduct StandardWave::ScoreProduct(const PartPointers& parts) const {
           .columns = lengths_.kv_len,
           .depth = p_.head_dim_qk,
           .transpose_b = true,
-          .alpha = 1,
+          .accumulate = false,
           .a = packs_q() ? PackedQuery(parts) : Query(),
           .b = packs_k() ? PackedKey(parts) : Key(),
           .c = Packed(parts[Index(StandardPart::kScores)], TESSERA_DTYPE_FP32, p_.num_q_heads, lengths_.q_len,
                       score_stride())};
 }
 
-WaveProduct StandardWave::ValueProduct(const PartPointers& parts) const {
+WaveProduct StandardWave::ValueProduct(const PartPointers& parts, int32_t chunk) const {
   // Weights lie where their scores did, at the start of each row.
   const int64_t weight_stride = score_stride() * kFp32Bytes / ElementBytes(p_.q.dtype);
+  const WaveTensor weights =
+      Packed(parts[Index(StandardPart::kScores)], p_.q.dtype, p_.num_q_heads, lengths_.q_len, weight_stride);
+  const WaveTensor values = packs_v() ? PackedValue(parts) : Value();
+  const int32_t first_key = chunk * chunk_keys();
   return {.sequences = count_,
           .num_kv_heads = p_.num_kv_heads,
           .group = p_.num_q_heads / p_.num_kv_heads,
           .rows = lengths_.q_len,
           .columns = p_.head_dim_v,
-          .depth = lengths_.kv_len,
+          .depth = std::min(chunk_keys(), lengths_.kv_len - first_key),
           .transpose_b = false,
-          .alpha = 1 / WeightScale(p_.q.dtype),
-          .a = Packed(parts[Index(StandardPart::kScores)], p_.q.dtype, p_.num_q_heads, lengths_.q_len,
-                      weight_stride),
-          .b = packs_v() ? PackedValue(parts) : Value(),
+          .accumulate = chunk > 0,
+          .a = Behind(weights, first_key),
+          .b = Behind(values, first_key * values.row_stride),
           .c = stores_values() ? Packed(parts[Index(StandardPart::kValues)], TESSERA_DTYPE_FP32,
                                         p_.num_q_heads, lengths_.q_len, p_.head_dim_v)
                                : View(p_.o, sequence_.q_begin, q_step_)};

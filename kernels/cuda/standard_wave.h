@@ -15,8 +15,18 @@ namespace tessera::kernels::cuda {
 __extension__ typedef __int128 Int128;  // byte counts of shapes that no memory holds
 
 // Parts of the workspace.
-enum class StandardPart { kCublas, kTables, kScores, kPackedQ, kPackedK, kPackedV, kNonFinite, kValues };
-inline constexpr size_t kStandardParts = 8;
+enum class StandardPart {
+  kCublas,
+  kTables,
+  kScores,
+  kPackedQ,
+  kPackedK,
+  kPackedV,
+  kNonFinite,
+  kValues,
+  kRowScales
+};
+inline constexpr size_t kStandardParts = 9;
 using PartBytes = std::array<Int128, kStandardParts>;
 // The flag of NonFiniteRows, and what aligns the marks behind it.
 inline constexpr int64_t kNonFiniteFlagBytes = 256;
@@ -46,8 +56,10 @@ class StandardWave {
   // 0 hides.
   bool packs_v() const { return has_keys() && (packs_v_ || hides_keys_); }
   bool hides_keys() const { return hides_keys_; }
-  // Whether the second product goes to fp32 values in the workspace, for want of one that writes O itself.
+  // Whether the second product goes to fp32 values in the workspace, and a copy from there to O: 16-bit
+  // weights are not normalised before, and cuBLAS cannot write every O.
   bool stores_values() const { return stores_values_; }
+  bool scales_values() const { return has_keys() && p_.q.dtype != TESSERA_DTYPE_FP32; }
   int64_t num_scores() const;
   int64_t score_stride() const;  // from row to row, in scores
 
@@ -63,13 +75,15 @@ class StandardWave {
   WaveTensor PackedQuery(const PartPointers& parts) const;
   WaveTensor PackedKey(const PartPointers& parts) const;
   WaveTensor PackedValue(const PartPointers& parts) const;
-  // S = Q K^T and O = P V.
+  // S = Q K^T, and O = P V in as many products as there are chunks of keys.
   WaveProduct ScoreProduct(const PartPointers& parts) const;
-  WaveProduct ValueProduct(const PartPointers& parts) const;
+  int32_t num_chunks() const;  // has_keys()
+  WaveProduct ValueProduct(const PartPointers& parts, int32_t chunk) const;
 
  private:
   bool Continues(int64_t next) const;  // whether the sequence `next` lies where the wave would go on
   bool WindowHides() const;
+  int32_t chunk_keys() const;  // of each chunk but the last; 0 where there are no keys
   Int128 VisibleScores() const;
   WaveTensor View(const tessera_tensor& tensor, int64_t begin, int64_t step) const;
   WaveTensor Packed(void* data, tessera_dtype dtype, int64_t heads, int64_t tokens, int64_t dim) const;

@@ -124,7 +124,8 @@ class ProductTest : public ::testing::TestWithParam<ProductCase> {
               const int64_t b_row = p.transpose_b ? column : d, b_column = p.transpose_b ? d : column;
               sum += a.memory[At(p.a, s, h, r, d)] * b.memory[At(p.b, s, h / p.group, b_row, b_column)];
             }
-            expected[At(p.c, s, h, r, column)] = p.alpha * sum;
+            float& element = expected[At(p.c, s, h, r, column)];
+            element = p.accumulate ? element + sum : sum;
           }
         }
       }
@@ -157,7 +158,7 @@ TEST_P(ProductTest, ScoresAndValuesAreRight) {
                                   .columns = kKvLen,
                                   .depth = kDim,
                                   .transpose_b = true,
-                                  .alpha = 1,
+                                  .accumulate = false,
                                   .a = q.tensor,
                                   .b = k.tensor,
                                   .c = scores.tensor};
@@ -167,7 +168,7 @@ TEST_P(ProductTest, ScoresAndValuesAreRight) {
   value_product.columns = kDim;
   value_product.depth = kKvLen;
   value_product.transpose_b = false;
-  value_product.alpha = 0.5f;
+  value_product.accumulate = true;
   value_product.a = scores.tensor;
   value_product.b = v.tensor;
   value_product.c = o.tensor;
@@ -202,7 +203,7 @@ TEST(CublasCallsTest, NamesTheErrorAndStops) {
                    .depth = 2,
                    .batches = 0,
                    .transpose_b = false,
-                   .alpha = 1,
+                   .accumulate = false,
                    .a = matrix,
                    .b = matrix,
                    .c = matrix};
@@ -273,27 +274,53 @@ TEST(ChooseStandardTest, MaterialisesTheScoresOfAllHeads) {
     const StandardChoice choice = ChooseStandard(shapes.problem, kH200);
     EXPECT_STREQ(choice.refusal, "");
     EXPECT_STREQ(choice.kernel, "tessera_standard_softmax_16k");
-    EXPECT_EQ(choice.launches, 3);
-    EXPECT_GE(choice.workspace_bytes, 4 * kGiB + kCublasBytes);
-    EXPECT_LE(choice.workspace_bytes, 4 * kGiB + kCublasBytes + 4096);
+    // fp32: the values come in 16 chunks of keys. 16 bits: in one, in fp32, which a copy then scales.
+    const bool is_fp32 = dtype == TESSERA_DTYPE_FP32;
+    EXPECT_EQ(choice.launches, is_fp32 ? 1 + 1 + 16 : 1 + 1 + 1 + 1);
+    const int64_t values = is_fp32 ? 0 : int64_t{16384} * 4 * (128 + 1) * 4;
+    EXPECT_GE(choice.workspace_bytes, 4 * kGiB + kCublasBytes + values);
+    EXPECT_LE(choice.workspace_bytes, 4 * kGiB + kCublasBytes + values + 4096);
   }
 }
 
 TEST(ChooseStandardTest, ModelsWhatMoves) {
-  constexpr int64_t kScores = int64_t{16384} * 16384 * 4, kOperand = int64_t{16384} * 4 * 128;
+  constexpr int64_t kScores = int64_t{16384} * 16384 * 4, kRows = int64_t{16384} * 4, kOperand = kRows * 128;
   Shapes shapes(TESSERA_DTYPE_BF16, 4, 4, 128, {{16384, 16384}});
   const StandardChoice full = ChooseStandard(shapes.problem, kH200);
-  EXPECT_EQ(full.hbm_read_bytes, kScores * (4 + 2) + 3 * kOperand * 2);
-  EXPECT_EQ(full.hbm_write_bytes, kScores * (4 + 2) + kOperand * 2);
+  constexpr int64_t kValues = kOperand * 4 + kRows * 4;  // and what the rows of them are scaled by
+  EXPECT_EQ(full.hbm_read_bytes, kScores * (4 + 2) + 3 * kOperand * 2 + kValues);
+  EXPECT_EQ(full.hbm_write_bytes, kScores * (4 + 2) + kOperand * 2 + kValues);
   // Of a causal softmax's scores half are read; V is copied first.
   shapes.MakeCausal();
   const StandardChoice causal = ChooseStandard(shapes.problem, kH200);
   const int64_t visible = int64_t{16384} * 16385 / 2 * 4;
-  EXPECT_EQ(causal.hbm_read_bytes, visible * 4 + kScores * 2 + 4 * kOperand * 2);
-  EXPECT_EQ(causal.hbm_write_bytes, kScores * (4 + 2) + 2 * kOperand * 2);
+  EXPECT_EQ(causal.hbm_read_bytes, visible * 4 + kScores * 2 + 4 * kOperand * 2 + kValues);
+  EXPECT_EQ(causal.hbm_write_bytes, kScores * (4 + 2) + 2 * kOperand * 2 + kValues);
+  // In fp32 O is read and written again for every chunk of keys but the first.
+  const Shapes fp32(TESSERA_DTYPE_FP32, 4, 4, 128, {{16384, 16384}});
+  const StandardChoice chunks = ChooseStandard(fp32.problem, kH200);
+  EXPECT_EQ(chunks.hbm_read_bytes, kScores * (4 + 4) + (3 + 15) * kOperand * 4);
+  EXPECT_EQ(chunks.hbm_write_bytes, kScores * (4 + 4) + (1 + 15) * kOperand * 4);
+}
+
+TEST(ChooseStandardTest, AddsUpFp32ValuesInShortChains) {
+  const auto launches = [](tessera_dtype dtype, int64_t kv) {
+    const Shapes shapes(dtype, 2, 2, 64, {{100, kv}});
+    return ChooseStandard(shapes.problem, kH200).launches;
+  };
+  EXPECT_EQ(launches(TESSERA_DTYPE_FP32, 1), 3);
+  EXPECT_EQ(launches(TESSERA_DTYPE_FP32, 512), 3);
+  EXPECT_EQ(launches(TESSERA_DTYPE_FP32, 513), 4);
+  EXPECT_EQ(launches(TESSERA_DTYPE_FP32, 4096), 2 + 8);
+  EXPECT_EQ(launches(TESSERA_DTYPE_FP32, 100000), 2 + 16);
+  EXPECT_EQ(launches(TESSERA_DTYPE_BF16, 100000), 4);
 }
 
 TEST(ChooseStandardTest, KeepsSmallScoresInTheCache) {
+  // Scores in fp32, weights in 16 bits and the fp32 values before they are scaled.
+  const Shapes bf16(TESSERA_DTYPE_BF16, 1, 1, 64, {{128, 128}});
+  EXPECT_EQ(ChooseStandard(bf16.problem, kH200).hbm_read_bytes, 3 * 128 * 64 * 2);
+  EXPECT_EQ(ChooseStandard(bf16.problem, kH200).hbm_write_bytes, 128 * 64 * 2);
   const Shapes shapes(TESSERA_DTYPE_FP32, 1, 1, 64, {{128, 128}});
   const StandardChoice choice = ChooseStandard(shapes.problem, kH200);
   EXPECT_EQ(choice.hbm_read_bytes, 3 * 128 * 64 * 4);
@@ -313,10 +340,10 @@ TEST(ChooseStandardTest, NamesTheSoftmaxOfMostScores) {
 
 TEST(ChooseStandardTest, CopiesValuesOnlyWhereKeysMayBeHidden) {
   // Every key is visible to the last query: one query hides none.
-  Shapes decode(TESSERA_DTYPE_BF16, 8, 2, 64, {{1, 500}});
+  Shapes decode(TESSERA_DTYPE_FP32, 8, 2, 64, {{1, 500}});
   decode.MakeCausal();
   EXPECT_EQ(ChooseStandard(decode.problem, kH200).launches, 3);
-  Shapes two(TESSERA_DTYPE_BF16, 2, 2, 64, {{2, 500}});
+  Shapes two(TESSERA_DTYPE_FP32, 2, 2, 64, {{2, 500}});
   EXPECT_EQ(ChooseStandard(two.problem, kH200).launches, 3);
   two.MakeCausal();
   EXPECT_EQ(ChooseStandard(two.problem, kH200).launches, 5);
@@ -334,9 +361,10 @@ TEST(ChooseStandardTest, RunsSequencesAlikeTogether) {
   // 16 MiB of scores each: four at a time.
   const Shapes alike(TESSERA_DTYPE_BF16, 4, 4, 64, std::vector<Shapes::Lengths>(8, {1024, 1024}));
   const StandardChoice choice = ChooseStandard(alike.problem, kH200);
-  EXPECT_EQ(choice.launches, 2 * (4 + 1 + 4));
-  EXPECT_GE(choice.workspace_bytes, 64 * kMiB + kCublasBytes);
-  EXPECT_LE(choice.workspace_bytes, 64 * kMiB + kCublasBytes + 4096);
+  EXPECT_EQ(choice.launches, 2 * (4 + 1 + 4 + 1));
+  constexpr int64_t kValues = int64_t{4} * 1024 * 4 * (64 + 1) * 4;
+  EXPECT_GE(choice.workspace_bytes, 64 * kMiB + kCublasBytes + kValues);
+  EXPECT_LE(choice.workspace_bytes, 64 * kMiB + kCublasBytes + kValues + 4096);
   // The largest of a ragged batch decides; sequences without queries cost nothing.
   const Shapes ragged(TESSERA_DTYPE_FP32, 1, 1, 64, {{100, 200}, {0, 5000}, {100, 300}, {50, 300}});
   const StandardChoice ragged_choice = ChooseStandard(ragged.problem, kH200);
@@ -346,8 +374,7 @@ TEST(ChooseStandardTest, RunsSequencesAlikeTogether) {
 }
 
 TEST(ChooseStandardTest, WritesADtypeThatCublasDoesNotThroughFp32) {
-  Shapes shapes(TESSERA_DTYPE_BF16, 2, 2, 64, {{100, 100}});
-  shapes.problem.o.dtype = TESSERA_DTYPE_FP32;
+  Shapes shapes(TESSERA_DTYPE_FP32, 2, 2, 64, {{100, 100}});
   EXPECT_EQ(ChooseStandard(shapes.problem, kH200).launches, 3);
   const int64_t direct = ChooseStandard(shapes.problem, kH200).workspace_bytes;
   shapes.problem.o.dtype = TESSERA_DTYPE_FP16;

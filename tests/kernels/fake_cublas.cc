@@ -47,7 +47,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t, cublasOperation_t tran
   const bool a_transposed = transpose_a == CUBLAS_OP_T, b_transposed = transpose_b == CUBLAS_OP_T;
   if (m < 1 || n < 1 || k < 1 || batches < 1 || lda < (a_transposed ? k : m) ||
       ldb < (b_transposed ? n : k) || ldc < m || a_type != CUDA_R_32F || b_type != CUDA_R_32F ||
-      c_type != CUDA_R_32F || *static_cast<const float*>(beta) != 0) {
+      c_type != CUDA_R_32F) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   for (int batch = 0; batch < batches; ++batch) {
@@ -60,7 +60,9 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t, cublasOperation_t tran
         for (int d = 0; d < k; ++d) {
           sum += At(a_matrix, lda, a_transposed, row, d) * At(b_matrix, ldb, b_transposed, d, column);
         }
-        c_matrix[static_cast<long long>(column) * ldc + row] = *static_cast<const float*>(alpha) * sum;
+        float& element = c_matrix[static_cast<long long>(column) * ldc + row];
+        const float scale = *static_cast<const float*>(beta);
+        element = *static_cast<const float*>(alpha) * sum + (scale == 0 ? 0 : scale * element);
       }
     }
   }
