@@ -72,7 +72,6 @@ void DeviceExecutor::Push(Step step) {
 }
 
 void DeviceExecutor::Run(Jobs jobs) {
-  AccountQueue(jobs);
   LaunchSlot& slot = TakeSlot(std::move(jobs));
   // A backend that throws must not take the server along.
   const absl::Status queued = Guarded(slot.backend_name(), [&] { return Queue(slot); });

@@ -70,6 +70,7 @@ void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& proble
     // The traffic is the request's own, the choice that of the launch it ran in.
     AccountPlan(job->request.problem, job->plan, name, device, ledger);
     ledger.choice = launch.choice;
+    ledger.time.queue += cost.queue;
     ledger.time.transfer_in = cost.transfer_in;
     ledger.time.compute = cost.compute;
     ledger.time.transfer_out = cost.transfer_out;

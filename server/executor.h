@@ -69,7 +69,8 @@ class Executor {
 
 // What a launch cost.
 struct LaunchCost {
-  double transfer_in = 0;  // microseconds
+  double queue = 0;        // microseconds, after what AccountQueue enters: placed, but behind others' work
+  double transfer_in = 0;  // also microseconds
   double compute = 0;
   double transfer_out = 0;
   int64_t workspace_peak = 0;  // bytes
@@ -80,7 +81,7 @@ struct LaunchCost {
 void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& problem, const Plan& plan,
                    const LaunchCost& cost);
 
-// Enters the end of the jobs' wait, now.
+// Enters the end of the jobs' wait, now: their tensors begin to move.
 void AccountQueue(const Jobs& jobs);
 
 std::vector<Job*> PointersTo(const Jobs& jobs);

@@ -155,6 +155,7 @@ absl::Status LaunchSlot::QueueChunk(size_t index, const DeviceStreams& streams) 
   tessera_stream* const compute = streams.compute.get();
   tessera_stream* const download = streams.download.get();
   has_queued_ = true;
+  if (index == 0) AccountQueue(jobs_);
 
   TESSERA_RETURN_IF_ERROR(device_.RecordEvent(timing.upload.begin.get(), upload));
   // Masks may serve any sequence: all go first.
@@ -215,6 +216,9 @@ absl::StatusOr<double> LaunchSlot::SumOf(Span Timing::*span) {
 
 absl::Status LaunchSlot::Account() {
   LaunchCost cost{.workspace_peak = workspace_peak_};
+  const Timing& first = timings_.front();
+  TESSERA_ASSIGN_OR_RETURN(cost.queue,
+                           device_.ElapsedMicroseconds(first.upload.end.get(), first.compute.begin.get()));
   TESSERA_ASSIGN_OR_RETURN(cost.transfer_in, SumOf(&Timing::upload));
   TESSERA_ASSIGN_OR_RETURN(cost.compute, SumOf(&Timing::compute));
   TESSERA_ASSIGN_OR_RETURN(cost.transfer_out, SumOf(&Timing::download));

@@ -52,6 +52,8 @@ struct ChoiceLedger {
 };
 
 struct TimeLedger {  // measured, microseconds; transfers and work may overlap
+  // Waiting: for the executor and for memory; then, the tensors being in place, for others' work. The latter
+  // is from the end of the first chunk's upload to the start of its work.
   double queue = 0;
   double transfer_in = 0;
   double compute = 0;  // of the launch, shared by the whole batch

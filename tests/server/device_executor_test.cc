@@ -303,6 +303,29 @@ TEST_F(DeviceExecutorTest, TakesLessTimeThanItsParts) {
   EXPECT_LT(time.total, time.transfer_in + time.compute + time.transfer_out - 100e3);
 }
 
+TEST_F(DeviceExecutorTest, CountsTheWaitForOthersAsQueueing) {
+  // The one waits, placed, for the work of the launch before; the other, for memory.
+  script_.on_plan = [](const AttentionProblem& problem, Plan& plan) {
+    plan.workspace_bytes = problem.num_q_heads == 4 ? 256 : 1 << 20;
+  };
+  const auto larger = MakeRequest(v1::LAYOUT_PACKED, {1, 1, 8}, {5, 1, 8}, {5, 1, 8});
+  Start();
+  for (const v1::AttendRequest& request : {MakePackedRequest(), larger}) {
+    const std::string key = request.q().shape(1) == 4 ? "placed" : "unplaced";
+    work_.Set(false);
+    const int before = work_.arrivals();
+    Submit("running" + key, MakePackedRequest());
+    ASSERT_TRUE(work_.AwaitArrivals(before + 1));
+    Submit(key, request);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    work_.Set(true);
+    const TimeLedger time = Await(key).ledger.time;
+    EXPECT_GE(time.queue, 60e3) << key;
+    EXPECT_LE(time.queue, time.total) << key;
+    EXPECT_LT(time.transfer_in + time.compute + time.transfer_out, 60e3) << key;
+  }
+}
+
 TEST_F(DeviceExecutorTest, LeavesEachChunkEnoughToDo) {
   Start();
   const auto request = ManySequences();
