@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
+#include "backend/core/host_memory.h"
 
 namespace tessera {
 namespace {

@@ -1,5 +1,5 @@
-// What the operating system says about this machine: processor, caches, cores and memory that this process
-// may use.
+// What the operating system says about this machine: processor, caches, and the cores that this process may
+// use.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +21,5 @@ struct CacheSizes {
 // Reads the cache descriptions below `directory`. 1 MiB and 32 MiB stand in for what is missing there (some
 // virtual machines describe no caches).
 CacheSizes ReadCacheSizes(const std::string& directory = "/sys/devices/system/cpu/cpu0/cache");
-
-struct HostMemory {
-  int64_t total_bytes;
-  int64_t available_bytes;  // could be allocated now without swapping
-};
-// Of the machine, or of the control group where that has less.
-HostMemory ReadHostMemory();
 
 }  // namespace tessera

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/core/host_memory.h"
 #include "backend/core/ledger.h"
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/host_info.h"
