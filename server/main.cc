@@ -39,11 +39,10 @@ absl::StatusOr<CpuOptions> CpuOptionsFrom(const CommandLine& line) {
 
 absl::Status AddCuda(const CommandLine& line, BackendRegistry& registry) {
   static_assert(kAutoCudaDevice == CudaOptions::kAuto && kNoCudaDevice == CudaOptions::kNone);
-  TESSERA_ASSIGN_OR_RETURN(const Device* const gpu,
-                           RegisterCudaBackends({.device = line.cuda_device}, registry));
-  if (gpu == nullptr && line.cuda_device == kAutoCudaDevice) {
-    Log().warn("event=no_gpu effect=\"the CPU computes\" reason={}",
-               Quoted(registry.unavailable().front().reason.message()));
+  TESSERA_RETURN_IF_ERROR(RegisterCudaBackends({.device = line.cuda_device}, registry).status());
+  const absl::Status fused = registry.Find("cuda_fused").status();
+  if (!fused.ok() && line.cuda_device != kNoCudaDevice) {
+    Log().warn("event=cpu_fallback reason={}", Quoted(fused.message()));
   }
   return absl::OkStatus();
 }

@@ -69,13 +69,26 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int32_t ordinal) {
   return device;
 }
 
+// An error when this build has no code for the GPU, or the driver refuses it: better now than in each
+// request.
+absl::Status CheckFused(const CudaDevice& device) {
+  TESSERA_RETURN_IF_ERROR(device.MakeCurrent());
+  return device.Check(kernels::cuda::CheckFusedKernels(), "cudaFuncGetAttributes of the fused kernels");
+}
+
 }  // namespace
 
 absl::StatusOr<Device*> AddCudaDevice(int32_t ordinal, BackendRegistry& registry) {
   TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> owned, Open(ordinal));
   CudaDevice& device = *owned;
+  const absl::Status fused = CheckFused(device);
+  if (!device.Health().ok()) return NotOpened(device.Health());
   registry.AddDevice(std::move(owned));
-  TESSERA_RETURN_IF_ERROR(registry.Add(std::make_unique<CudaFusedBackend>(device)));
+  if (fused.ok()) {
+    TESSERA_RETURN_IF_ERROR(registry.Add(std::make_unique<CudaFusedBackend>(device)));
+  } else {
+    registry.AddUnavailable({"cuda_fused", fused});
+  }
   absl::StatusOr<std::unique_ptr<CudaStandardBackend>> standard = CudaStandardBackend::Create(device);
   if (standard.ok()) {
     TESSERA_RETURN_IF_ERROR(registry.Add(*std::move(standard)));

@@ -18,13 +18,13 @@ struct CudaOptions {
 };
 
 // Adds the CUDA device and cuda_fused (auto_priority 200) and cuda_standard (50: behind cpu_fused, since it
-// materialises the scores); a backend that cannot run on that GPU (cuda_standard without cuBLAS) is added as
-// unavailable, with the reason.
-// Adds nothing but the names with the reason, and returns null, for kNone; and for kAuto where this build has
-// no CUDA, there is no driver, no GPU is visible, or the first one is older than the kernels.
-// An error for every other GPU that cannot be used: with kAuto one that is there and cannot be opened, so
-// that no process computes on the CPU because its GPU has failed; with an ordinal whatever the cause. It is
-// INVALID_ARGUMENT for a device that this machine, having GPUs, does not have, else mostly UNAVAILABLE.
+// materialises the scores); a backend that cannot run on that GPU (cuda_fused without code for it,
+// cuda_standard without cuBLAS) is added as unavailable, with the reason. Adds nothing but the names with the
+// reason, and returns null, for kNone; and for kAuto where this build has no CUDA, there is no driver, no GPU
+// is visible, or the first one is older than the kernels. An error for every other GPU that cannot be used:
+// with kAuto one that is there and cannot be opened, so that no process computes on the CPU because its GPU
+// has failed; with an ordinal whatever the cause. It is INVALID_ARGUMENT for a device that this machine,
+// having GPUs, does not have, else mostly UNAVAILABLE.
 absl::StatusOr<Device*> RegisterCudaBackends(const CudaOptions& options, BackendRegistry& registry);
 
 }  // namespace tessera

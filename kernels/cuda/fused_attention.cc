@@ -91,4 +91,15 @@ cudaError_t FusedAttention(const tessera_attention_problem& problem, const Devic
                           arguments, static_cast<size_t>(kernel->shared_memory_bytes), stream);
 }
 
+cudaError_t CheckFusedKernels() {
+  for (const FusedKernels& kernels : {Fp32Kernels(), Fp16Kernels(), Bf16Kernels()}) {
+    const FusedKernel& kernel = *kernels.begin();
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel.function);
+    if (error != cudaSuccess) return error;
+    if (attributes.maxThreadsPerBlock < kernel.threads) return cudaErrorLaunchOutOfResources;
+  }
+  return cudaSuccess;
+}
+
 }  // namespace tessera::kernels::cuda

@@ -33,4 +33,9 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
 cudaError_t FusedAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
                            void* workspace, cudaStream_t stream);
 
+// Whether the kernels can run on the current device, by one for each dtype: an error where this build's code
+// lacks that GPU, where its driver refuses the code, or where a block would need more registers than there
+// are.
+cudaError_t CheckFusedKernels();
+
 }  // namespace tessera::kernels::cuda

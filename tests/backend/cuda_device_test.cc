@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/cuda/fused_attention.h"
 #include "tests/backend/status_expectations.h"
 
 namespace tessera {
@@ -202,6 +203,21 @@ TEST_F(CudaDeviceTest, ThreadsShareIt) {
   for (int i = 1; i <= 4; ++i) threads.emplace_back(work, static_cast<std::byte>(i));
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(device_->memory_stats(TESSERA_MEMORY_DEVICE).in_use_bytes, 0);
+}
+
+TEST_F(CudaDeviceTest, RunsTheFusedKernels) {
+  ASSERT_TRUE(device_->MakeCurrent().ok());
+  EXPECT_EQ(kernels::cuda::CheckFusedKernels(), cudaSuccess);
+}
+
+TEST_F(CudaDeviceTest, AWaitLeavesNoErrorBehind) {
+  void* const memory = *device_->Allocate(TESSERA_MEMORY_DEVICE, size_t{1} << 30);
+  for (int i = 0; i < 8; ++i) {  // milliseconds: the wait polls in vain
+    ASSERT_EQ(cudaMemsetAsync(memory, i, size_t{1} << 30, CudaDevice::Unwrap(stream_.get())), cudaSuccess);
+  }
+  ASSERT_TRUE(Finish().ok());
+  EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess);
+  device_->Free(TESSERA_MEMORY_DEVICE, memory);
 }
 
 TEST_F(CudaDeviceTest, AMistakeIsReportedAndForgotten) {

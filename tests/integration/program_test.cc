@@ -181,7 +181,7 @@ TEST(ProgramTest, DebugLogHasOneLineForEachRequest) {
 TEST(ProgramTest, WarnsWhereTheCpuComputesForWantOfAGpu) {
   const auto server = StartServer({"--cuda-device=auto"});
   ASSERT_NE(server, nullptr);
-  const bool warned = server->Log().find("level=warning event=no_gpu") != std::string::npos;
+  const bool warned = server->Log().find("level=warning event=cpu_fallback") != std::string::npos;
   const bool has_gpu = server->Log().find("event=backend name=cuda_fused") != std::string::npos;
   EXPECT_NE(warned, has_gpu) << server->Log();
 }
