@@ -1,12 +1,11 @@
 #include "backend/cuda/cuda_device.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
+#include "backend/core/host_memory.h"
 #include "backend/cuda/cuda_error.h"
 
 namespace tessera {
@@ -47,15 +46,6 @@ cudaMemcpyKind ToCuda(CopyKind kind) {
   return cudaMemcpyDefault;
 }
 
-struct FreeAndTotal {
-  int64_t free_bytes, total_bytes;
-};
-
-FreeAndTotal HostMemory() {
-  const int64_t page = sysconf(_SC_PAGESIZE);
-  return {sysconf(_SC_AVPHYS_PAGES) * page, sysconf(_SC_PHYS_PAGES) * page};
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int32_t ordinal) {
@@ -63,11 +53,10 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Create(int32_t ordinal) 
   cudaDeviceProp properties;
   TESSERA_RETURN_IF_ERROR(
       ToStatus(cudaGetDeviceProperties(&properties, ordinal), id, "cudaGetDeviceProperties"));
-  auto device = std::make_unique<CudaDevice>(ordinal, properties);
-  TESSERA_RETURN_IF_ERROR(device->MakeCurrent());
+  TESSERA_RETURN_IF_ERROR(ToStatus(cudaSetDevice(ordinal), id, "cudaSetDevice"));
   // The first call that needs the context makes it: now, not in the first request.
-  TESSERA_RETURN_IF_ERROR(device->Check(cudaFree(nullptr), "cudaFree"));
-  return device;
+  TESSERA_RETURN_IF_ERROR(ToStatus(cudaFree(nullptr), id, "cudaFree"));
+  return std::make_unique<CudaDevice>(ordinal, properties);
 }
 
 CudaDevice::CudaDevice(int32_t ordinal, const cudaDeviceProp& properties)
@@ -96,9 +85,6 @@ absl::StatusOr<DeviceInfo> CudaDevice::Info() const {
 }
 
 absl::StatusOr<void*> CudaDevice::Allocate(MemoryKind kind, size_t bytes) {
-  // More than there is: do not make CUDA, or the system's out-of-memory killer, find out.
-  const int64_t most = kind == TESSERA_MEMORY_PINNED ? HostMemory().total_bytes : total_memory_bytes_;
-  if (bytes > static_cast<uint64_t>(most)) return OutOfMemory(kind, bytes);
   absl::StatusOr<void*> memory = PoolOf(kind).Allocate(bytes);
   if (absl::IsResourceExhausted(memory.status())) return OutOfMemory(kind, bytes);
   return memory;
@@ -107,6 +93,9 @@ absl::StatusOr<void*> CudaDevice::Allocate(MemoryKind kind, size_t bytes) {
 void CudaDevice::Free(MemoryKind kind, void* memory) { PoolOf(kind).Free(memory); }
 
 absl::StatusOr<void*> CudaDevice::AllocateNew(MemoryKind kind, size_t bytes) const {
+  // More than there is: do not make CUDA, or the system's out-of-memory killer, find out.
+  const int64_t most = kind == TESSERA_MEMORY_PINNED ? ReadHostMemory().available_bytes : total_memory_bytes_;
+  if (bytes > static_cast<uint64_t>(most)) return absl::ResourceExhaustedError("more than there is");
   TESSERA_RETURN_IF_ERROR(MakeCurrent());
   void* memory = nullptr;
   if (kind == TESSERA_MEMORY_PINNED) {
@@ -128,16 +117,16 @@ void CudaDevice::FreeNow(MemoryKind kind, void* memory) const {
 }
 
 absl::Status CudaDevice::OutOfMemory(MemoryKind kind, size_t bytes) const {
-  FreeAndTotal memory = HostMemory();
+  HostMemory memory = ReadHostMemory();
   const bool pinned = kind == TESSERA_MEMORY_PINNED;
   if (!pinned) {
     TESSERA_ASSIGN_OR_RETURN(const DeviceInfo info, Info());
-    memory = {info.free_memory_bytes, info.total_memory_bytes};
+    memory = {.total_bytes = info.total_memory_bytes, .available_bytes = info.free_memory_bytes};
   }
   ErrorDetail detail{.reason = "OUT_OF_MEMORY",
                      .metadata = {{"device", id_},
                                   {"memory", pinned ? "pinned" : "device"},
-                                  {"expected", absl::StrCat("at most ", memory.free_bytes, " bytes")},
+                                  {"expected", absl::StrCat("at most ", memory.available_bytes, " bytes")},
                                   {"actual", absl::StrCat(bytes, " bytes")}},
                      .retry_after = std::nullopt};
   if (bytes <= static_cast<uint64_t>(memory.total_bytes)) {
@@ -146,7 +135,7 @@ absl::Status CudaDevice::OutOfMemory(MemoryKind kind, size_t bytes) const {
   return MakeError(
       absl::StatusCode::kResourceExhausted,
       absl::StrCat(id_, ": cannot allocate ", bytes, " bytes of ", pinned ? "pinned" : "device", " memory; ",
-                   memory.free_bytes, " of ", memory.total_bytes, " bytes are free"),
+                   memory.available_bytes, " of ", memory.total_bytes, " bytes are free"),
       std::move(detail));
 }
 
@@ -225,11 +214,11 @@ absl::Status CudaDevice::MakeCurrent() const { return Check(cudaSetDevice(ordina
 
 absl::Status CudaDevice::Check(cudaError_t error, const char* call) const {
   if (error == cudaSuccess) return absl::OkStatus();
-  absl::Status status = ToStatus(error, id_, call);
-  if (!IsSticky(error)) {
+  if (!MeansLost(error)) {
     cudaGetLastError();
-    return status;
+    return ToStatus(error, id_, call);
   }
+  absl::Status status = LostStatus(error, id_, call);
   const std::lock_guard lock(health_mutex_);
   if (health_.ok()) health_ = status;
   return status;

@@ -18,7 +18,7 @@
 namespace tessera {
 
 // Thread-safe. Every call makes the GPU current on the calling thread. An error that ends the use of the GPU
-// (IsSticky) is remembered whichever call meets it: see Health().
+// (MeansLost) is remembered whichever call meets it: see Health().
 class CudaDevice : public Device {
  public:
   // The GPU numbered `ordinal` among those that CUDA shows to this process; it exists. Opens it, which takes
@@ -59,8 +59,8 @@ class CudaDevice : public Device {
   // Makes the GPU current on the calling thread.
   absl::Status MakeCurrent() const;
   // `error`, which `call` ("cudaMemcpyAsync") on this device returned, as a status (cuda_error.h). Remembers
-  // it for Health() when it is sticky, and clears the thread's last error when it is not, so that no later
-  // call is blamed.
+  // it for Health() when it means that the GPU is lost, and otherwise clears the thread's last error, so that
+  // no later call is blamed.
   absl::Status Check(cudaError_t error, const char* call) const;
 
   MemoryPool::Stats memory_stats(MemoryKind kind) const { return PoolOf(kind).stats(); }
@@ -81,7 +81,7 @@ class CudaDevice : public Device {
   const kernels::cuda::DeviceTraits traits_;
 
   mutable std::mutex health_mutex_;
-  mutable absl::Status health_;  // the first sticky error
+  mutable absl::Status health_;  // the first error that MeansLost
 
   MemoryPool memory_, pinned_;
 };

@@ -58,6 +58,10 @@ ErrorClass ClassOf(cudaError_t error) {
   }
 }
 
+std::string CauseOf(cudaError_t error, const std::string& call) {
+  return absl::StrCat(call, ": ", cudaGetErrorName(error), ": ", cudaGetErrorString(error));
+}
+
 std::string CudaVersion(int version) {
   return absl::StrCat("CUDA ", version / 1000, ".", version % 1000 / 10);
 }
@@ -132,13 +136,20 @@ bool IsSticky(cudaError_t error) {
   }
 }
 
+bool MeansLost(cudaError_t error) {
+  return IsSticky(error) || ClassOf(error).code == absl::StatusCode::kUnavailable;
+}
+
+absl::Status LostStatus(cudaError_t error, const std::string& device, const std::string& call) {
+  return DeviceLostError(device, CauseOf(error, call));
+}
+
 absl::Status ToStatus(cudaError_t error, const std::string& device, const std::string& call) {
   if (error == cudaSuccess) return absl::OkStatus();
+  if (IsSticky(error)) return LostStatus(error, device, call);
   const char* const name = cudaGetErrorName(error);
-  const std::string cause = absl::StrCat(call, ": ", name, ": ", cudaGetErrorString(error));
-  if (IsSticky(error)) return DeviceLostError(device, cause);
   const ErrorClass error_class = ClassOf(error);
-  return MakeError(error_class.code, absl::StrCat(device, ": ", cause),
+  return MakeError(error_class.code, absl::StrCat(device, ": ", CauseOf(error, call)),
                    {.reason = error_class.reason,
                     .metadata = {{"device", device},
                                  {"call", call},

@@ -13,6 +13,13 @@ namespace tessera {
 // memory held is gone. (A failed allocation, say, is not: the next call may succeed.)
 bool IsSticky(cudaError_t error);
 
+// Whether `error`, on a GPU that this process has opened, means that it is lost: a sticky error, or one that
+// says there is no such GPU, driver or service of it (any more).
+bool MeansLost(cudaError_t error);
+
+// DeviceLostError of `device`, because `call` returned `error`.
+absl::Status LostStatus(cudaError_t error, const std::string& device, const std::string& call);
+
 // OK for cudaSuccess; DeviceLostError for a sticky error; else "<device>: <call>: <name of the error>: <what
 // CUDA says of it>" with metadata {device, call, cuda_error, expected, actual} and the reason
 //   OUT_OF_MEMORY     RESOURCE_EXHAUSTED  of the GPU, or of the host for pinned memory

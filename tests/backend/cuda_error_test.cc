@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "backend/cuda/cuda_device.h"
 #include "tests/backend/status_expectations.h"
 
 namespace tessera {
@@ -84,6 +85,31 @@ INSTANTIATE_TEST_SUITE_P(
       const std::string name = cudaGetErrorName(info.param.error);
       return name.find(' ') == std::string::npos ? name : std::string("unknown");
     });
+
+TEST(CudaErrorTest, AnOpenGpuIsLostWithItsDriverOrService) {
+  for (const cudaError_t lost :
+       {cudaErrorIllegalAddress, cudaErrorNoDevice, cudaErrorDevicesUnavailable, cudaErrorSystemNotReady,
+        cudaErrorMpsRpcFailure, cudaErrorMpsServerNotReady, cudaErrorOperatingSystem}) {
+    EXPECT_TRUE(MeansLost(lost)) << cudaGetErrorName(lost);
+    const absl::Status status = LostStatus(lost, "cuda:0", "cudaLaunchKernel");
+    ExpectError(status, kUnavailable, "DEVICE_LOST");
+    EXPECT_THAT(std::string(status.message()), HasSubstr(cudaGetErrorName(lost)));
+  }
+  for (const cudaError_t passing : {cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidValue,
+                                    cudaErrorNotReady, cudaErrorNoKernelImageForDevice}) {
+    EXPECT_FALSE(MeansLost(passing)) << cudaGetErrorName(passing);
+  }
+}
+
+// Only properties: a GPU that is not opened.
+TEST(CudaErrorTest, ADeviceRemembersThatItIsLost) {
+  const CudaDevice device(0, cudaDeviceProp{});
+  EXPECT_FALSE(device.Check(cudaErrorMemoryAllocation, "cudaMalloc").ok());
+  EXPECT_TRUE(device.Health().ok());
+  ExpectError(device.Check(cudaErrorDevicesUnavailable, "cudaMalloc"), kUnavailable, "DEVICE_LOST");
+  EXPECT_FALSE(device.Check(cudaErrorUnknown, "cudaFree").ok());
+  EXPECT_THAT(std::string(device.Health().message()), HasSubstr("cudaMalloc: cudaErrorDevicesUnavailable"));
+}
 
 std::string Why(cudaError_t error, int driver_version, const char* reason = "NO_GPU") {
   const absl::Status status = WhyNoGpu(error, driver_version);
