@@ -93,6 +93,7 @@ absl::Status BatchPlacement::ReserveRegions() {
 
   int64_t total = RoundUp(mask_bytes);
   for (const int64_t operand_bytes : bytes) total += RoundUp(operand_bytes);
+  needed_bytes_ = total;
   TESSERA_RETURN_IF_ERROR(tensors_.Begin(total));
   if (!device_.host_accessible()) TESSERA_RETURN_IF_ERROR(staging_.Begin(total));
   for (const Operand operand : kAllOperands) {

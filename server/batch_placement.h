@@ -43,6 +43,11 @@ class BatchPlacement {
   // Enters copies, transfers and memory into the jobs' ledgers.
   void Account();
 
+  // Device memory that the last Reserve asked for, whether or not there was so much.
+  int64_t needed_bytes() const { return needed_bytes_; }
+  // Device and pinned memory kept, of this and earlier launches.
+  int64_t held_bytes() const { return tensors_.capacity_bytes() + staging_.capacity_bytes(); }
+
   // Gives the memory back. Nothing that uses it is still to run.
   void Release();
 
@@ -73,6 +78,7 @@ class BatchPlacement {
   std::vector<int64_t> q_shifts_, kv_shifts_, mask_offsets_;
   std::vector<Sequence> sequences_;
   bool outputs_go_in_ = false;  // padding values must be on the device before the launch
+  int64_t needed_bytes_ = 0;
   int64_t transfers_in_ = 0, transfers_out_ = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "server/device_executor.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
 #include "backend/core/error.h"
@@ -96,12 +98,26 @@ absl::Status DeviceExecutor::Queue(LaunchSlot& slot) {
 
 absl::Status DeviceExecutor::Reserve(LaunchSlot& slot) {
   const absl::Status status = TryReserve(slot);
-  if (!absl::IsResourceExhausted(status)) return status;
+  if (status.ok() || !MayHelpToFlush(slot, status)) return status;
   // What the other slots keep may be just what is missing.
   TESSERA_RETURN_IF_ERROR(AwaitOthers(1));
   for (const auto& other : slots_) other->ReleaseMemory();
   workspace_.Release();
   return TryReserve(slot);
+}
+
+// Whether `status` says that memory is short, and others hold some without which there would be enough. To
+// take it from them stops the pipeline.
+bool DeviceExecutor::MayHelpToFlush(const LaunchSlot& slot, const absl::Status& status) {
+  const std::string reason = GetErrorDetail(status).value_or(ErrorDetail{}).reason;
+  if (reason != "DEVICE_MEMORY" && reason != "OUT_OF_MEMORY") return false;
+  const absl::StatusOr<DeviceInfo> info = device_.Info();
+  if (!info.ok()) return false;
+  // 0: the device does not say.
+  const int64_t total = info->total_memory_bytes;
+  if (total > 0 && slot.needed_bytes() > total) return false;
+  return workspace_.capacity_bytes() > 0 ||
+         std::any_of(slots_.begin(), slots_.end(), [](const auto& any) { return any->held_bytes() > 0; });
 }
 
 absl::Status DeviceExecutor::TryReserve(LaunchSlot& slot) {

@@ -54,6 +54,7 @@ class DeviceExecutor : public Executor {
   absl::Status Queue(LaunchSlot& slot);
   absl::Status Reserve(LaunchSlot& slot);
   absl::Status TryReserve(LaunchSlot& slot);
+  bool MayHelpToFlush(const LaunchSlot& slot, const absl::Status& status);
   void Push(Step step);
 
   void Collect();

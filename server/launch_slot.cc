@@ -133,6 +133,10 @@ int64_t LaunchSlot::workspace_bytes() const {
   return bytes;
 }
 
+int64_t LaunchSlot::needed_bytes() const {
+  return SaturatingAdd(placement_.needed_bytes(), workspace_bytes());
+}
+
 void LaunchSlot::SetWorkspace(void* memory, int64_t peak_bytes) {
   workspace_ = memory;
   workspace_peak_ = peak_bytes;

@@ -58,6 +58,10 @@ class LaunchSlot {
   const std::string& backend_name() const { return batch_.front()->backend->info().name; }
   Jobs TakeJobs();
 
+  // Device memory that the launch needs, as far as Prepare came to know; the workspace included.
+  int64_t needed_bytes() const;
+  // Memory that the slot keeps.
+  int64_t held_bytes() const { return placement_.held_bytes(); }
   // Gives the memory back. Of an idle slot.
   void ReleaseMemory() { placement_.Release(); }
 

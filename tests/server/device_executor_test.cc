@@ -195,6 +195,41 @@ TEST_F(DeviceExecutorTest, SettlesForLessOverlapWhereMemoryIsShort) {
   for (uint32_t i = 0; i < 4; ++i) ExpectCorrect("r" + std::to_string(i), requests[i]);
 }
 
+TEST_F(DeviceExecutorTest, DoesNotStopThePipelineForWhatCannotFit) {
+  Start(int64_t{20} << 20);
+  work_.Set(false);
+  Submit("running", MakePackedRequest());
+  ASSERT_TRUE(work_.AwaitArrivals(1));
+  Submit("too_large", ManySequences());  // 32 MiB
+  Submit("next", MakePackedRequest());
+  EXPECT_TRUE(uploads_.AwaitArrivals(6)) << "while the first one computes";
+  work_.Set(true);
+  const absl::Status status = Await("too_large").status;
+  EXPECT_EQ(GetErrorDetail(status).value_or(ErrorDetail{}).reason, "DEVICE_MEMORY") << status;
+  ExpectCorrect("running", MakePackedRequest());
+  ExpectCorrect("next", MakePackedRequest());
+}
+
+TEST_F(DeviceExecutorTest, DoesNotStopThePipelineForALimit) {
+  limits_.max_workspace_bytes = 1 << 20;
+  script_.on_plan = [](const AttentionProblem& problem, Plan& plan) {
+    if (problem.num_sequences == 2) plan.workspace_bytes = 2 << 20;
+  };
+  Start();
+  work_.Set(false);
+  const auto small = MakeRequest(v1::LAYOUT_PACKED, {1, 1, 8}, {5, 1, 8}, {5, 1, 8});
+  Submit("running", small);
+  ASSERT_TRUE(work_.AwaitArrivals(1));
+  const int64_t used = device_->used_bytes();
+  Submit("over_the_limit", MakePackedRequest());
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  work_.Set(true);
+  const absl::Status status = Await("over_the_limit").status;
+  EXPECT_EQ(GetErrorDetail(status).value_or(ErrorDetail{}).reason, "WORKSPACE_LIMIT") << status;
+  ExpectCorrect("running", small);
+  EXPECT_GT(device_->used_bytes(), used) << "what the slots hold stays";
+}
+
 TEST_F(DeviceExecutorTest, GrowsTheWorkspaceOnlyOnceNobodyUsesIt) {
   script_.on_plan = [](const AttentionProblem& problem, Plan& plan) {
     plan.workspace_bytes = problem.num_q_heads == 4 ? 256 : 1 << 20;

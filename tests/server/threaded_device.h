@@ -50,7 +50,8 @@ class ThreadedDevice : public Device {
   const std::string& id() const override { return id_; }
   bool host_accessible() const override { return false; }
   absl::StatusOr<DeviceInfo> Info() const override {
-    return DeviceInfo{.name = "threaded test device", .compute_units = 4};
+    return DeviceInfo{
+        .name = "threaded test device", .compute_units = 4, .total_memory_bytes = memory_bytes_};
   }
 
   absl::StatusOr<void*> Allocate(MemoryKind, size_t bytes) override {
