@@ -71,7 +71,7 @@ absl::StatusOr<double> MeasureMatmul(Device& device, tessera_stream* stream) {
                                                              .depth = kSize,
                                                              .batches = 1,
                                                              .transpose_b = false,
-                                                             .alpha = 1,
+                                                             .accumulate = false,
                                                              .a = matrix(a),
                                                              .b = matrix(b),
                                                              .c = matrix(c)});
