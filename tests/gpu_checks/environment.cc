@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -37,9 +38,18 @@ constexpr const char* kGpuFields[] = {"name",
 
 BackendStatus StatusOf(const std::string& name, const v1::GetServerInfoResponse& info) {
   for (const v1::BackendDescription& backend : info.backends()) {
-    if (backend.name() == name) return {backend.usable(), backend.unusable_reason(), backend.device()};
+    if (backend.name() == name)
+      return {.known = true,
+              .usable = backend.usable(),
+              .reason = backend.unusable_reason(),
+              .device = backend.device()};
   }
-  return {false, "this build has no such backend", ""};
+  return {.reason = "this build has no such backend"};
+}
+
+bool HasGpu(const v1::GetServerInfoResponse& info) {
+  return std::any_of(info.devices().begin(), info.devices().end(),
+                     [](const v1::DeviceDescription& device) { return IsGpu(device.id()); });
 }
 
 Json Number(const std::string& text) {
@@ -80,6 +90,7 @@ absl::StatusOr<Environment> Explore(const std::string& fused, const std::string&
   TESSERA_TRY_ASSIGN(environment.info, client->GetServerInfo());
   environment.fused_status = StatusOf(fused, environment.info);
   environment.standard_status = StatusOf(standard, environment.info);
+  environment.has_gpu = HasGpu(environment.info);
   StepResult result;
   server->Finish(result);
   if (result.outcome != Outcome::kPassed) return absl::InternalError(result.message);

@@ -22,16 +22,21 @@ Json QueryGpus();
 // "2026-11-22T17:45:15Z"
 std::string UtcNow();
 
+// By a device's id.
+inline bool IsGpu(const std::string& device) { return device.rfind("cuda", 0) == 0; }
+
 struct BackendStatus {
+  bool known = false;  // to this build
   bool usable = false;
   std::string reason;  // when not usable
   std::string device;
-  bool on_gpu() const { return device.rfind("cuda", 0) == 0; }
+  bool on_gpu() const { return IsGpu(device); }
 };
 
 struct Environment {
   std::string fused, standard;  // backend names
   BackendStatus fused_status, standard_status;
+  bool has_gpu = false;            // one that the server opened
   v1::GetServerInfoResponse info;  // of the server that was asked
 };
 

@@ -1,6 +1,7 @@
 // tessera-gpu-checks: one command that judges an installation on a machine with a GPU. Runs the programs
 // beside it, prints a summary and writes DIR/gpu-checks.json with everything that was measured. Exit codes: 0
-// nothing failed, 1 something failed, 2 wrong usage, 77 no GPU, so nothing was run.
+// nothing failed, 1 something failed (a GPU that cannot be used, say), 2 wrong usage, 77 no GPU, so nothing
+// was run.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -38,6 +39,8 @@ ABSL_FLAG(std::string, ncu, "",
           "to what ncu sees; needs python3");
 ABSL_FLAG(std::string, python, "",
           "a python3 that has PyTorch: adds the steps peers, which time its kernels and ours in turn");
+ABSL_FLAG(bool, require_all, false,
+          "what would be skipped, for want of a GPU or of cuBLAS, say, is a failure");
 ABSL_FLAG(int, step_timeout, 240, "seconds that each step may take");
 ABSL_FLAG(int, time_limit, 0, "seconds for all steps; what no time is left for is skipped; 0: no limit");
 
@@ -144,10 +147,23 @@ class Report {
 StepResult RunTimed(const Step& step, Clock::time_point deadline) {
   const Clock::time_point begin = Clock::now();
   const auto left = std::chrono::duration_cast<seconds>(deadline - begin);
-  if (left.count() < 1) return Skipped("no time left, --time_limit");
-  StepResult result = step.run(std::min(left, seconds(absl::GetFlag(FLAGS_step_timeout))));
+  StepResult result = left.count() < 1 ? Skipped("no time left, --time_limit")
+                                       : step.run(std::min(left, seconds(absl::GetFlag(FLAGS_step_timeout))));
   result.seconds = SecondsSince(begin);
+  if (result.outcome == Outcome::kSkipped && absl::GetFlag(FLAGS_require_all)) {
+    result.outcome = Outcome::kFailed;
+    result.message = absl::StrCat("skipped, --require_all: ", result.message);
+  }
   return result;
+}
+
+// The exit code when the backend under test cannot run; says why.
+int StopWithout(const std::string& backend, const BackendStatus& status, bool has_gpu) {
+  const std::string message = absl::StrCat(backend, ": ", status.reason);
+  if (!status.known) return Stop(kExitUsage, message);
+  if (has_gpu) return Stop(kExitFailed, message);
+  return Stop(absl::GetFlag(FLAGS_require_all) ? kExitFailed : kExitNoGpu,
+              absl::StrCat("no CUDA device: ", message));
 }
 
 void PrintHeader(const Json& report) {
@@ -180,8 +196,7 @@ int Main() {
                                          })));
   }
   if (!environment->fused_status.usable) {
-    return Stop(kExitNoGpu,
-                absl::StrCat("no CUDA device: ", environment->fused, ": ", environment->fused_status.reason));
+    return StopWithout(environment->fused, environment->fused_status, environment->has_gpu);
   }
 
   const std::filesystem::path folder = settings.out;

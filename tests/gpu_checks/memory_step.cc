@@ -109,11 +109,17 @@ StepResult CheckMemory(int64_t length, const Environment& environment, std::chro
       absl::StrAppend(&result.output, c.name, ": skipped, ", c.backend, ": ", status.reason, "\n");
       continue;
     }
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    if (left.count() < 1) {
+      result.outcome = Outcome::kFailed;
+      result.message = absl::StrCat(c.name, ": no time left of ", timeout.count(), " s");
+      return result;
+    }
     auto server = StepServer::Start();
     if (!server.ok()) return Failed(std::string(server.status().message()));
     client::ClientOptions options;
-    options.call_timeout = std::chrono::duration_cast<std::chrono::milliseconds>(
-        std::max(deadline - std::chrono::steady_clock::now(), std::chrono::steady_clock::duration(1)));
+    options.call_timeout = left;
     const auto client = client::Client::Connect((*server)->address(), options);
     const auto measured =
         client.ok() ? Measure(**client, c, length, status.device) : absl::StatusOr<Measured>(client.status());

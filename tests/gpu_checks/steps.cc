@@ -178,6 +178,17 @@ Step BackendStep(const std::string& check, const std::string& backend, const Bac
           }};
 }
 
+// A step that sets the two backends side by side, skipped where one of them cannot run.
+Step PairStep(const std::string& name, const Environment& environment,
+              std::function<StepResult(seconds)> run) {
+  return {name, [&environment, run = std::move(run)](seconds timeout) {
+            const BackendStatus &fused = environment.fused_status, &standard = environment.standard_status;
+            if (!fused.usable) return Skipped(absl::StrCat(environment.fused, ": ", fused.reason));
+            if (!standard.usable) return Skipped(absl::StrCat(environment.standard, ": ", standard.reason));
+            return run(timeout);
+          }};
+}
+
 }  // namespace
 
 std::vector<Step> MakeSteps(const Settings& settings, const Environment& environment) {
@@ -198,13 +209,14 @@ std::vector<Step> MakeSteps(const Settings& settings, const Environment& environ
   steps.push_back(
       {"memory", [&](seconds timeout) { return CheckMemory(settings.memory_length, environment, timeout); }});
   for (const char* dtype : {"bf16", "fp32"}) {
-    steps.push_back({absl::StrCat("compare.", dtype),
-                     [&, dtype](seconds timeout) { return Compare(settings, environment, dtype, timeout); }});
+    steps.push_back(PairStep(absl::StrCat("compare.", dtype), environment, [&, dtype](seconds timeout) {
+      return Compare(settings, environment, dtype, timeout);
+    }));
   }
   for (const char* dtype : {"bf16", "fp32"}) {
-    steps.push_back({absl::StrCat("kernel.", dtype), [&, dtype](seconds timeout) {
-                       return KernelBenchmark(settings, environment, dtype, timeout);
-                     }});
+    steps.push_back(PairStep(absl::StrCat("kernel.", dtype), environment, [&, dtype](seconds timeout) {
+      return KernelBenchmark(settings, environment, dtype, timeout);
+    }));
   }
   if (!settings.compute_sanitizer.empty()) {
     for (const char* tool : {"memcheck", "racecheck"}) {

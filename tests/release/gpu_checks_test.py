@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 SMALL = ("--fused=cpu_fused", "--standard=cpu_unfused", "--filter=causal_q19", "--cases=6", "--n=64,128",
-         "--memory_n=256", "--quick", "--step_timeout=60")
+         "--memory_n=256", "--quick", "--step_timeout=120")
 STEPS = ("conformance.cpu_fused", "conformance.cpu_unfused", "verify.cpu_fused", "verify.cpu_unfused", "memory",
          "compare.bf16", "compare.fp32", "kernel.bf16", "kernel.fp32")
 NO_GPU = 77
@@ -24,6 +24,10 @@ def run(tree: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run([f"{tree}/bin/tessera-gpu-checks", *arguments], env=environment, capture_output=True,
                           text=True, timeout=300)
+
+
+def step_outcomes(out: str, name: str) -> list[str]:
+    return [step["outcome"] for step in json.loads(Path(out, name, "gpu-checks.json").read_text())["steps"]]
 
 
 def check_report(out: Path) -> None:
@@ -55,11 +59,22 @@ def main(tree: str, out: str) -> int:
     assert small.returncode == 0, f"exit code {small.returncode}"
     check_report(Path(out, "small"))
 
-    # A step that cannot end in time fails, and the others still run.
+    required = run(tree, f"--out={out}/refused", "--require_all")
+    assert required.returncode == 1 and "no CUDA device" in required.stderr, required
+    typo = run(tree, f"--out={out}/refused", "--fused=cuda_fuse")
+    assert typo.returncode == 2 and "no such backend" in typo.stderr, typo
+
+    # Without one of the two backends, what compares them is skipped, or fails with --require_all.
+    one = ("--fused=cpu_fused", "--steps=conformance,compare.bf16,kernel.bf16", "--filter=causal_q19")
+    for options, exit_code, missing in (((), 0, "skipped"), (("--require_all",), 1, "failed")):
+        alone = run(tree, f"--out={out}/alone", *one, *options)  # the standard one is cuda_standard
+        assert alone.returncode == exit_code and step_outcomes(out, "alone") == ["passed", *[missing] * 3], alone
+
+    # A step that cannot end in time fails, and the others still run. (Not that they pass: the machine may be busy.)
     late = run(tree, f"--out={out}/late", "--fused=cpu_fused", "--standard=cpu_unfused", "--cases=100000",
                "--step_timeout=5", "--steps=verify.cpu_fused,compare.fp32", "--n=64")
-    outcomes = [step["outcome"] for step in json.loads(Path(out, "late", "gpu-checks.json").read_text())["steps"]]
-    assert late.returncode == 1 and outcomes == ["failed", "passed"], late
+    outcomes = step_outcomes(out, "late")
+    assert late.returncode == 1 and len(outcomes) == 2 and outcomes[0] == "failed", late
     return 0
 
 
