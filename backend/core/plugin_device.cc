@@ -74,7 +74,7 @@ void PluginDevice::DestroyStream(tessera_stream* stream) {
 
 absl::Status PluginDevice::CopyAsync(void* destination, const void* source, size_t bytes, CopyKind kind,
                                      tessera_stream* stream) {
-  return Call("copy_async", [&](tessera_message* message) {
+  return CallForWork("copy_async", [&](tessera_message* message) {
     return table_.copy_async(table_.self, destination, source, bytes, kind, stream, message);
   });
 }
@@ -93,19 +93,19 @@ void PluginDevice::DestroyEvent(tessera_event* event) {
 }
 
 absl::Status PluginDevice::RecordEvent(tessera_event* event, tessera_stream* stream) {
-  return Call("event_record", [&](tessera_message* message) {
+  return CallForWork("event_record", [&](tessera_message* message) {
     return table_.event_record(table_.self, event, stream, message);
   });
 }
 
 absl::Status PluginDevice::WaitEvent(tessera_stream* stream, tessera_event* event) {
-  return Call("stream_wait_event", [&](tessera_message* message) {
+  return CallForWork("stream_wait_event", [&](tessera_message* message) {
     return table_.stream_wait_event(table_.self, stream, event, message);
   });
 }
 
 absl::Status PluginDevice::SynchronizeEvent(tessera_event* event) {
-  return Call("event_synchronize", [&](tessera_message* message) {
+  return CallForWork("event_synchronize", [&](tessera_message* message) {
     return table_.event_synchronize(table_.self, event, message);
   });
 }
@@ -128,6 +128,15 @@ absl::Status PluginDevice::Health() const {
 
 absl::Status PluginDevice::Call(const char* function,
                                 absl::FunctionRef<tessera_code(tessera_message*)> call) const {
+  absl::Status status = CallPlugin(id_, function, call);
+  if (!absl::IsUnavailable(status)) return status;
+  // On a lost device every call may say so.
+  absl::Status health = Health();
+  return health.ok() ? status : health;
+}
+
+absl::Status PluginDevice::CallForWork(const char* function,
+                                       absl::FunctionRef<tessera_code(tessera_message*)> call) {
   absl::Status status = CallPlugin(id_, function, call);
   if (!absl::IsUnavailable(status)) return status;
   const std::lock_guard lock(mutex_);

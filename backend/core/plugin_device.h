@@ -12,7 +12,8 @@ namespace tessera {
 
 // Its memory is never host-accessible: the server reaches it through copies only. What the table returns is
 // checked: INTERNAL with reason PLUGIN_INVALID_RESULT for a null or misaligned block, a null handle, a
-// negative time. A call that returns TESSERA_UNAVAILABLE marks the device lost.
+// negative time. TESSERA_UNAVAILABLE from what queues work or waits for it marks the device lost; elsewhere
+// it is an error as any other.
 class PluginDevice : public Device {
  public:
   // `table` is complete (LoadPlugin has checked it).
@@ -41,6 +42,8 @@ class PluginDevice : public Device {
 
  private:
   absl::Status Call(const char* function, absl::FunctionRef<tessera_code(tessera_message*)> call) const;
+  // Of a copy, record, wait or synchronisation.
+  absl::Status CallForWork(const char* function, absl::FunctionRef<tessera_code(tessera_message*)> call);
   absl::Status InvalidResult(const char* function, const std::string& field, const std::string& expected,
                              const std::string& actual) const {
     return PluginInvalid("PLUGIN_INVALID_RESULT", id_, function, field, expected, actual);
@@ -50,7 +53,7 @@ class PluginDevice : public Device {
   tessera_device_table table_;
   std::string id_;
   mutable std::mutex mutex_;
-  mutable absl::Status health_;  // guarded by mutex_
+  absl::Status health_;  // guarded by mutex_
 };
 
 }  // namespace tessera

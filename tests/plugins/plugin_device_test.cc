@@ -237,6 +237,31 @@ TEST_F(LostDeviceTest, ACallThatSaysUnavailableMarksTheDeviceLost) {
   // Memory, streams and events go all the same, at the end of the test.
 }
 
+TEST(PluginDeviceTest, UnavailableIsLostOnlyWhereWorkIsQueuedOrWaitedFor) {
+  tessera_device_table table{};
+  table.struct_size = sizeof(table);
+  table.name = "busy:0";
+  table.info = [](void*, tessera_device_info*, tessera_message*) -> tessera_code {
+    return TESSERA_UNAVAILABLE;
+  };
+  table.allocate = [](void*, tessera_memory_kind, size_t, void**, tessera_message*) -> tessera_code {
+    return TESSERA_UNAVAILABLE;
+  };
+  table.event_record = [](void*, tessera_event*, tessera_stream*, tessera_message*) -> tessera_code {
+    return TESSERA_UNAVAILABLE;
+  };
+  PluginDevice device(nullptr, table);
+  for (const absl::Status& status :
+       {device.Info().status(), device.Allocate(TESSERA_MEMORY_DEVICE, 64).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_NE(ReasonOf(status), "DEVICE_LOST") << status;
+  }
+  ASSERT_OK(device.Health());
+  EXPECT_EQ(ReasonOf(device.RecordEvent(nullptr, nullptr)), "DEVICE_LOST");
+  EXPECT_EQ(ReasonOf(device.Health()), "DEVICE_LOST");
+  EXPECT_EQ(ReasonOf(device.Allocate(TESSERA_MEMORY_DEVICE, 64).status()), "DEVICE_LOST");
+}
+
 TEST(FencedDeviceDeathTest, TheHostCannotTouchDeviceMemory) {
   ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
   LoadedPlugin plugin("tessera_plugin_fenced.so");

@@ -97,9 +97,10 @@ typedef struct tessera_host {
 
 /* A device: memory, streams and events, for a plugin that brings hardware of its own. A plugin that runs on
  * the host CPU brings none. Every function may be called from several threads at once, and returns TESSERA_OK
- * or a code and fills message. TESSERA_UNAVAILABLE says that the device is lost for good: the server turns
- * its health to NOT_SERVING, drains and exits; what it frees or destroys after that must not crash. Memory is
- * 64-byte aligned. */
+ * or a code and fills message. TESSERA_UNAVAILABLE from copy_async, event_record, stream_wait_event or
+ * event_synchronize says that the device is lost for good: the server turns its health to NOT_SERVING, drains
+ * and exits; what it frees or destroys after that must not crash. From other functions it is an error as any
+ * other. Memory is 64-byte aligned. */
 typedef struct tessera_event tessera_event;
 
 TESSERA_ENUM(tessera_memory_kind){TESSERA_MEMORY_DEVICE = 0, TESSERA_MEMORY_PINNED = 1};
