@@ -135,10 +135,11 @@ int Main(int argc, char** argv) {
   if (drained) {
     shutdown.Over();
     Log().info("event=drained");
-    return device_lost ? kDeviceLost : kDrained;
+    if (!device_lost) return kDrained;
   }
   Log().flush();
-  // A launch may run for minutes and cannot be interrupted: leave without waiting for it.
+  // A launch may run for minutes and cannot be interrupted, and on a lost device nothing can be waited for or
+  // be freed: leave without.
   std::_Exit(device_lost ? kDeviceLost : kGivenUp);
 }
 
