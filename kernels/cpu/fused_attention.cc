@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 
 #include "kernels/cpu/fused_kernel.h"
+#include "kernels/cpu/fused_units.inc.h"
 #include "kernels/cpu/half.inc.h"
 
 namespace tessera::kernels::cpu {
 namespace {
 
 constexpr int64_t kAlignment = 64;
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 int64_t CeilDiv(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
@@ -242,7 +241,7 @@ void StoreMerged(const float* sums, float factor, int32_t dim, T* out) {
   for (int32_t d = 0; d < dim; ++d) FromFloat(sums[d] * factor, out + d);
 }
 
-// Log-sum-exp merge of one row's partials; row_max is in units of log2. The sink joins here, once.
+// Log-sum-exp merge of one row's partials. The sink joins here, once.
 void MergeRow(const tessera_attention_problem& problem, const Merge& merge, int32_t r) {
   const int32_t dim = problem.head_dim_v;
   const int64_t part_stride = int64_t{merge.rows} * (dim + 2);
@@ -250,26 +249,21 @@ void MergeRow(const tessera_attention_problem& problem, const Merge& merge, int3
   const int64_t group = problem.num_q_heads / problem.num_kv_heads;
   const int64_t token = merge.sequence->q_begin + (merge.row_begin + r) / group;
   const int64_t head = merge.kv_head * group + (merge.row_begin + r) % group;
-  const float sink =
-      problem.sinks != nullptr ? problem.sinks[head] * static_cast<float>(M_LOG2E) : kMinusInfinity;
+  const float to_log2 = HasLogitFeatures(problem) ? kLog2E : 1.0f;
 
-  float max = sink;
+  float max = -kInfinity;
   for (int64_t part = 0; part < merge.parts; ++part) max = std::max(max, row[part * part_stride + dim]);
   float sums[kMaxHeadDim] = {};
-  float total = sink > kMinusInfinity ? std::exp2(sink - max) : 0.0f;
+  float total = 0.0f;
   for (int64_t part = 0; part < merge.parts; ++part) {
     const float* const partial = row + part * part_stride;
     const float part_max = partial[dim], part_sum = partial[dim + 1];
-    if (part_max == kMinusInfinity && part_sum == 0.0f) continue;
-    const float weight = part_max == kMinusInfinity ? 1.0f : std::exp2(part_max - max);
+    if (part_max == -kInfinity && part_sum == 0.0f) continue;
+    const float weight = part_max == -kInfinity ? 1.0f : std::exp2((part_max - max) * to_log2);
     total += weight * part_sum;
     for (int32_t d = 0; d < dim; ++d) sums[d] += weight * partial[d];
   }
-  if (problem.lse.data != nullptr) {
-    problem.lse.data[token * problem.lse.token_stride + head * problem.lse.head_stride] =
-        total == 0.0f ? kMinusInfinity : max * static_cast<float>(M_LN2) + std::log(total);
-  }
-  const float factor = total == 0.0f ? 0.0f : 1.0f / total;
+  const float factor = FinishRow(problem, token, head, max, total);
   const int64_t offset = token * problem.o.token_stride + head * problem.o.head_stride;
   switch (problem.o.dtype) {
     case TESSERA_DTYPE_FP16:

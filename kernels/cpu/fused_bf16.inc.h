@@ -59,10 +59,10 @@ struct Bf16Operands {
     for (int32_t v = 0; v < num_vectors; ++v) {
       float* const column = scores + keys.begin * kBlockRows + v * kLanes;
       uint16_t* const out = weights + keys.begin * kBlockRows + v * kLanes * 2;
-      const MaxUpdate update = UpdateMax(Load(state.row_max + v * kLanes),
-                                         ColumnMax(column, num_keys, kBlockRows) * Set(multiplier));
-      const Vec scale = ScaleLarge(update.reference, Set(multiplier), num_keys, kBlockRows, column);
-      const Vec shift = Set(0.0f) - update.reference;
+      const Vec tile_max = ColumnMax(column, num_keys, kBlockRows) * Set(multiplier);
+      const MaxUpdate update = UpdateMax(Load(state.row_max + v * kLanes), tile_max, state.natural);
+      const auto [scale, shift] =
+          PrepareExponents(update.reference, multiplier, state.natural, num_keys, kBlockRows, column);
       Vec sum[4] = {Set(0.0f), Set(0.0f), Set(0.0f), Set(0.0f)};
       int32_t j = 0;
       for (; j + 4 <= num_keys; j += 4) {

@@ -1,12 +1,10 @@
 // exp2 and tanh on vectors, over one of simd_*.inc.h.
 #pragma once
 
+#include "kernels/cpu/fused_units.inc.h"
+
 namespace tessera::kernels::cpu {
 namespace {
-
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
-constexpr float kInfinity = __builtin_inff();
 
 // Minimax polynomials for 2^r on [-1/2, 1/2], lowest power first: relative error 2e-9 and 3e-6.
 struct ExactExp2 {

@@ -34,10 +34,11 @@ struct Row {
 };
 
 // Running state of the online softmax, one entry a row. row_max is the reference that exponents are taken
-// against, in units of log2: within kLazyRescale of the true maximum.
+// against, within kLazyRescale of the true maximum.
 struct SoftmaxState {
   float* row_max;
   float* row_sum;
+  bool natural;  // row_max is a natural logit, see HasLogitFeatures; else one to base 2
 };
 
 inline Row MakeRow(const FusedTask& task, int64_t packed_row) {
@@ -108,9 +109,9 @@ inline void ApplyMask(const FusedTask& task, const Row* rows, int32_t num_rows, 
   }
 }
 
-// Turns raw scores (num_keys, rows) into final logits: scale, soft-cap, ALiBi, mask; -inf where the key is
-// hidden. Only tiles that need it come here; `scores` has `stride` floats a key, of which num_vectors *
-// kLanes are used.
+// Turns raw scores (num_keys, rows) into final, natural logits: scale, soft-cap, ALiBi, mask; -inf where the
+// key is hidden. Only tiles that need it come here; `scores` has `stride` floats a key, of which num_vectors
+// * kLanes are used.
 inline void FinishLogits(const FusedTask& task, const Row* rows, int32_t num_rows, int32_t num_vectors,
                          int64_t key_begin, int32_t num_keys, int32_t stride, float* scores) {
   const tessera_attention_problem& problem = *task.problem;
@@ -177,22 +178,22 @@ inline void CollectSeen(const float* scores, int32_t num_keys, int32_t num_rows,
   }
 }
 
-// A row's reference maximum moves only when the true one has outgrown it by this factor of two, so that most
-// tiles leave the accumulators alone; weights stay below 2^8, far from any limit of fp32.
+// A row's reference maximum moves only when the true one has outgrown it by so much, so that most tiles leave
+// the accumulators alone; weights stay below e^8, or 2^8, far from any limit of fp32.
 constexpr float kLazyRescale = 8.0f;
 
-// New reference maximum of kLanes rows for a tile whose largest logit (times log2 e) is tile_max, and the
-// factor that carries sums over to it (1 while the sums are empty). `reference` is what to subtract: 0 while
-// every logit is -inf.
+// New reference maximum of kLanes rows for a tile whose largest logit is tile_max, and the factor that
+// carries sums over to it (1 while the sums are empty). `reference` is what to subtract: 0 while every logit
+// is -inf.
 struct MaxUpdate {
   Vec row_max, reference, factor;
 };
-inline MaxUpdate UpdateMax(Vec row_max, Vec tile_max) {
+inline MaxUpdate UpdateMax(Vec row_max, Vec tile_max, bool natural) {
   MaxUpdate update;
   update.row_max = SelectLess(row_max + Set(kLazyRescale), tile_max, tile_max, row_max);
   update.reference = SelectLess(Set(-kInfinity), update.row_max, update.row_max, Set(0.0f));
-  update.factor =
-      SelectLess(Set(-kInfinity), row_max, Exp2<ExactExp2>(row_max - update.reference), Set(1.0f));
+  const Vec change = (row_max - update.reference) * Set(natural ? kLog2E : 1.0f);
+  update.factor = SelectLess(Set(-kInfinity), row_max, Exp2<ExactExp2>(change), Set(1.0f));
   return update;
 }
 
@@ -207,29 +208,40 @@ inline Vec ColumnMax(const float* column, int32_t num_keys, int32_t stride) {
   return Max(Max(max[0], max[1]), Max(max[2], max[3]));
 }
 
-// What remains to multiply a column by before its exponents are taken: `scale`, or 1 after multiplying here
-// when a reference is so large that neighbouring floats lie more than 1 apart. The maximum is a rounded
-// product, the one that Fma subtracts it from is not: they differ by half that distance, which must not
-// become an exponent.
-inline Vec ScaleLarge(Vec reference, Vec scale, int32_t num_keys, int32_t stride, float* column) {
-  const Vec most = Set(0x1p24f);
-  if (!AnyDiffers(Max(Abs(reference), most), most)) return scale;
+// What remains to make a column's exponents: value * scale + shift.
+struct Exponents {
+  Vec scale, shift;
+};
+
+// Readies a column of logits, once multiplied, for its exponents to be taken against `reference`.
+// Natural logits are subtracted from here, before log2 e makes them larger. Logits to base 2 are left as they
+// are, to be scaled and subtracted from in one step, unless a reference is so large that neighbouring floats
+// lie more than 1 apart. The maximum is a rounded product, the one that Fma subtracts it from is not: they
+// differ by half that distance, which must not become an exponent.
+inline Exponents PrepareExponents(Vec reference, float multiplier, bool natural, int32_t num_keys,
+                                  int32_t stride, float* column) {
+  if (natural) {  // the multiplier is 1
+    for (int32_t j = 0; j < num_keys; ++j) Store(column + j * stride, Load(column + j * stride) - reference);
+    return {Set(kLog2E), Set(0.0f)};
+  }
+  const Vec scale = Set(multiplier), shift = Set(0.0f) - reference, most = Set(0x1p24f);
+  if (!AnyDiffers(Max(Abs(reference), most), most)) return {scale, shift};
   for (int32_t j = 0; j < num_keys; ++j) Store(column + j * stride, Load(column + j * stride) * scale);
-  return Set(1.0f);
+  return {Set(1.0f), shift};
 }
 
-// Online softmax over a tile of logits (num_keys, rows), left as weights 2^(multiplier * logit - reference)
-// in place. factors: what the accumulators of each row must be scaled by before the tile is added; returns
-// whether any is not 1.
+// Online softmax over a tile of scores (num_keys, rows), left as weights in place: multiplier * score is a
+// logit in the unit of `state`, itself if that is natural. factors: what the accumulators of each row must be
+// scaled by before the tile is added; returns whether any is not 1.
 inline bool SoftmaxInPlace(float multiplier, int32_t num_keys, int32_t num_vectors, int32_t stride,
                            float* scores, SoftmaxState state, float* factors) {
   bool rescale = false;
   for (int32_t v = 0; v < num_vectors; ++v) {
     float* const column = scores + v * kLanes;
-    const MaxUpdate update =
-        UpdateMax(Load(state.row_max + v * kLanes), ColumnMax(column, num_keys, stride) * Set(multiplier));
-    const Vec scale = ScaleLarge(update.reference, Set(multiplier), num_keys, stride, column);
-    const Vec shift = Set(0.0f) - update.reference;
+    const Vec tile_max = ColumnMax(column, num_keys, stride) * Set(multiplier);
+    const MaxUpdate update = UpdateMax(Load(state.row_max + v * kLanes), tile_max, state.natural);
+    const auto [scale, shift] =
+        PrepareExponents(update.reference, multiplier, state.natural, num_keys, stride, column);
     Vec sum[2] = {Set(0.0f), Set(0.0f)};
     int32_t j = 0;
     for (; j + 2 <= num_keys; j += 2) {

@@ -120,7 +120,7 @@ inline void Rescale(const float* factors, int32_t dim, int32_t num_vectors, floa
 // One block of rows against one packed tile.
 template <typename Engine>
 void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row, int64_t tile_begin,
-               BlockKeys keys, bool finite, bool plain, TilePrefetch& next, Workspace<Engine>& work) {
+               BlockKeys keys, bool finite, bool features, TilePrefetch& next, Workspace<Engine>& work) {
   const int32_t num_rows = static_cast<int32_t>(Least(kBlockRows, task.rows - first_row));
   const int32_t num_vectors = (num_rows + kLanes - 1) / kLanes;
   const int32_t block = first_row / kBlockRows;
@@ -130,16 +130,16 @@ void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row,
 
   Engine::Scores(shape, q, work.k, keys, num_vectors, work.scores, next);
   float multiplier = __builtin_fabsf(task.problem->scale) * kLog2E;
-  if (!plain || keys.partial) {
+  if (features || keys.partial) {
     FinishLogits(task, work.rows + first_row, num_rows, num_vectors, tile_begin + keys.begin,
                  keys.end - keys.begin, kBlockRows, work.scores + keys.begin * kBlockRows);
-    multiplier = kLog2E;
+    multiplier = features ? 1.0f : kLog2E;
   }
   if (!finite) {
     CollectSeen(work.scores + keys.begin * kBlockRows, keys.end - keys.begin, num_rows, kBlockRows,
                 work.seen + keys.begin);
   }
-  const SoftmaxState state = {work.row_max + first_row, work.row_sum + first_row};
+  const SoftmaxState state = {work.row_max + first_row, work.row_sum + first_row, features};
   if (Engine::Softmax(multiplier, keys, num_vectors, work.scores, work.weights, state, work.factors)) {
     Rescale(work.factors, value_dim, num_vectors, sums);
   }
@@ -169,7 +169,9 @@ template <typename Engine, typename T>
       if (lane >= count) continue;
       const float row_max = work.row_max[first + lane], row_sum = work.row_sum[first + lane];
       if (task.partial == nullptr) {
-        factors[lane] = FinishRow(task, work.rows[first + lane], row_max, row_sum);
+        const Row& row = work.rows[first + lane];
+        const int64_t token = task.sequence->q_begin + row.query;
+        factors[lane] = FinishRow(*task.problem, token, row.head, row_max, row_sum);
       } else {
         float* const tail = task.partial + (first + lane) * partial_row + shape.head_dim_v;
         tail[0] = row_max;
@@ -230,8 +232,7 @@ void RunTiles(const FusedTask& task, const TileShape& shape, std::byte* scratch)
   std::memset(work.sums, 0, sizeof(float) * rows_padded * Engine::ValueDim(shape.head_dim_v));
   PackQueries<Engine, T>(task, shape, work);
 
-  const bool plain =
-      problem.softcap == 0 && problem.alibi_slopes == nullptr && problem.mask_kind == TESSERA_MASK_NONE;
+  const bool features = HasLogitFeatures(problem);
   Engine::Begin();
   for (int64_t tile_begin = task.key_begin; tile_begin < task.key_end; tile_begin += shape.tile_kv) {
     const int32_t num_keys = static_cast<int32_t>(Least(shape.tile_kv, task.key_end - tile_begin));
@@ -243,7 +244,7 @@ void RunTiles(const FusedTask& task, const TileShape& shape, std::byte* scratch)
       if (keys.end <= keys.begin) continue;
       if (!packed) finite = PackTile<Engine, T>(task, shape, tile_begin, num_keys, work);
       packed = true;
-      BlockStep<Engine>(task, shape, first, tile_begin, keys, finite, plain, next, work);
+      BlockStep<Engine>(task, shape, first, tile_begin, keys, finite, features, next, work);
     }
   }
   Engine::End();

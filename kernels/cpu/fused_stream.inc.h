@@ -142,8 +142,9 @@ void StreamStore(const FusedTask& task, const TileShape& shape, const Row* rows,
       partial[shape.head_dim_v + 1] = row_sum[r];
       continue;
     }
-    const Vec factor = Set(FinishRow(task, rows[r], row_max[r], row_sum[r]));
-    T* const out = MutableRowOf<T>(task.problem->o, task.sequence->q_begin + rows[r].query, rows[r].head);
+    const int64_t token = task.sequence->q_begin + rows[r].query;
+    const Vec factor = Set(FinishRow(*task.problem, token, rows[r].head, row_max[r], row_sum[r]));
+    T* const out = MutableRowOf<T>(task.problem->o, token, rows[r].head);
     for (int32_t d = 0; d < shape.head_dim_v; d += kLanes) {
       StorePadded(out, d, shape.head_dim_v, Load(sums + r * dim + d) * factor);
     }
@@ -172,8 +173,7 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
     }
   }
 
-  const bool plain =
-      problem.softcap == 0 && problem.alibi_slopes == nullptr && problem.mask_kind == TESSERA_MASK_NONE;
+  const bool features = HasLogitFeatures(problem);
   for (int64_t tile_begin = task.key_begin; tile_begin < task.key_end; tile_begin += shape.tile_kv) {
     const int32_t tile_keys = static_cast<int32_t>(Least(shape.tile_kv, task.key_end - tile_begin));
     const BlockKeys keys = VisibleKeysOf(rows, kRows, tile_begin, tile_keys);
@@ -188,13 +188,13 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
                                 .keys_left = task.key_end - first_key};
     StreamScores<T, kRows>(tile, shape, work.q, work.scores);
     float multiplier = __builtin_fabsf(problem.scale) * kLog2E;
-    if (!plain || keys.partial) {
+    if (features || keys.partial) {
       FinishLogits(task, rows, kRows, 1, first_key, num_keys, kLanes, work.scores);
-      multiplier = kLog2E;
+      multiplier = features ? 1.0f : kLog2E;
     }
     const bool finite = AllFinite(tile.v, tile.v_stride, num_keys, shape.head_dim_v);
     if (!finite) CollectSeen(work.scores, num_keys, kRows, kLanes, work.seen);
-    SoftmaxInPlace(multiplier, num_keys, 1, kLanes, work.scores, {row_max, row_sum}, factors);
+    SoftmaxInPlace(multiplier, num_keys, 1, kLanes, work.scores, {row_max, row_sum, features}, factors);
     for (int32_t r = 0; r < kRows; ++r) {
       if (factors[r] == 1.0f) continue;
       for (int32_t d = 0; d < dim; d += kLanes) {

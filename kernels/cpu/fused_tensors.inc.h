@@ -96,25 +96,5 @@ struct TilePrefetch {
 
 inline bool IsFinite(float x) { return x - x == 0.0f; }
 
-// What is left to do for a row once all keys have been seen: the factor that scales its sums to outputs,
-// given the sink if there is one. Writes the row's lse.
-inline float FinishRow(const FusedTask& task, const Row& row, float row_max, float row_sum) {
-  const tessera_attention_problem& problem = *task.problem;
-  float carry = 1.0f;
-  if (problem.sinks != nullptr && problem.sinks[row.head] > -kInfinity) {
-    const float sink = problem.sinks[row.head] * kLog2E;
-    const float max = row_max > sink ? row_max : sink;
-    carry = __builtin_exp2f(row_max - max);
-    row_sum = row_sum * carry + __builtin_exp2f(sink - max);
-    row_max = max;
-  }
-  if (problem.lse.data != nullptr) {
-    float* const lse = problem.lse.data + (task.sequence->q_begin + row.query) * problem.lse.token_stride +
-                       row.head * problem.lse.head_stride;
-    *lse = row_sum == 0.0f ? -kInfinity : row_max * kLn2 + __builtin_logf(row_sum);
-  }
-  return row_sum == 0.0f ? 0.0f : carry / row_sum;
-}
-
 }  // namespace
 }  // namespace tessera::kernels::cpu
