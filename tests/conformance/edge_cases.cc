@@ -136,6 +136,11 @@ void EdgeCaseList::AddMasks() {
     Add("bias_" + name,
         {.sequences = {{20, 45}, {3, 70}}, .mask = mask(TESSERA_MASK_ADDITIVE, TESSERA_DTYPE_FP32)});
   }
+  for (tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+    Add("bias_lowest_" + DTypeName(dtype),
+        {.sequences = {{20, 45}, {5, 70}},
+         .mask = {.kind = TESSERA_MASK_ADDITIVE, .dtype = dtype, .hides_by_lowest = true}});
+  }
   Add("boolmask_causal_sinks",
       {.sequences = {{64, 64}}, .window = kCausal, .sinks = true, .mask = kBooleanMask});
 }
@@ -148,6 +153,8 @@ void EdgeCaseList::AddLogits() {
                                        .softcap = 30,
                                        .values = Values::kHugeLogits});
   Add("tiny_logits", {.sequences = {{40, 90}}, .values = Values::kTinyLogits});
+  Add("softcap_1000", {.sequences = {{40, 90}, {3, 1}}, .softcap = 1000});
+  Add("softcap_1e6", {.sequences = {{40, 90}, {3, 1}}, .softcap = 1e6f});
   Add("tiny_softcap", {.sequences = {{40, 90}}, .softcap = 1e-3f});
   Add("scale_0", {.sequences = {{40, 90}}, .scale_factor = 0});
   Add("scale_negative", {.sequences = {{40, 90}}, .scale_factor = -1});
@@ -176,6 +183,7 @@ void EdgeCaseList::AddNanAndInf() {
     Add(name, {.num_q_heads = 4, .sequences = {{20, 61}}, .values = values});
     // Some rows see the key and some do not.
     if (values == Values::kInfInQuery) continue;
+    Add(std::string(name) + "_q20_k128", {.num_q_heads = 4, .sequences = {{20, 128}}, .values = values});
     Add(std::string(name) + "_causal",
         {.num_q_heads = 4, .sequences = {{60, 61}}, .window = kCausal, .values = values});
     Add(std::string(name) + "_boolmask",

@@ -184,9 +184,14 @@ class ProblemBuilder {
     return spec_.mask.per_key && uniform_(random_) < 1.0 / 3;
   }
 
+  double HiddenBias() const {
+    if (!spec_.mask.hides_by_lowest) return -kInfinity;
+    return spec_.mask.dtype == TESSERA_DTYPE_FP16 ? -65504.0 : -0x1.fep127;  // of bf16; fp32 has it too
+  }
+
   void FillMaskElement(void* data, int64_t index, bool hidden) {
     if (spec_.mask.kind == TESSERA_MASK_ADDITIVE) {
-      return WriteElement(data, spec_.mask.dtype, index, hidden ? -kInfinity : 1.5 * normal_(random_));
+      return WriteElement(data, spec_.mask.dtype, index, hidden ? HiddenBias() : 1.5 * normal_(random_));
     }
     constexpr uint8_t kVisible[] = {1, 2, 0x80, 0xff};  // any byte but 0
     static_cast<uint8_t*>(data)[index] = hidden ? 0 : kVisible[random_() % std::size(kVisible)];

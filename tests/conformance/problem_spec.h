@@ -34,6 +34,9 @@ struct MaskSpec {
   tessera_dtype dtype = TESSERA_DTYPE_INVALID;
   // A dimension that the mask does not have is broadcast, by a stride of 0.
   bool per_head = true, per_query = true, per_key = true;
+  // An additive mask hides by the lowest finite value, as Hugging Face's do, and not by -inf: a row of
+  // nothing else then sees all its keys alike.
+  bool hides_by_lowest = false;
 };
 
 // Unit-normal, but for:
