@@ -48,7 +48,7 @@ CudaStandardBackend::~CudaStandardBackend() {
 absl::Status CudaStandardBackend::Supports(const AttentionProblem& problem) const {
   TESSERA_RETURN_IF_ERROR(CheckCapabilities(info_, problem));
   const StandardChoice choice = ChooseStandard(problem, device_.traits());
-  if (*choice.refusal != '\0') return ProblemUnsupported(info_, choice.refusal);
+  if (!choice.refusal.empty()) return ProblemUnsupported(info_, choice.refusal);
   return absl::OkStatus();
 }
 

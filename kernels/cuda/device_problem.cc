@@ -1,6 +1,7 @@
 #include "kernels/cuda/device_problem.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -104,6 +105,8 @@ int64_t PackedTableBytes(const tessera_attention_problem& p) {
          floats * static_cast<int64_t>(sizeof(float));
 }
 
+std::string OfSequence(const char* what, int64_t n) { return what + (" of sequence " + std::to_string(n)); }
+
 }  // namespace
 
 int64_t TableBytes(const tessera_attention_problem& problem) {
@@ -111,22 +114,25 @@ int64_t TableBytes(const tessera_attention_problem& problem) {
   return bytes <= DeviceProblem::kInlineBytes ? 0 : bytes;
 }
 
-const char* IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
+std::string IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
+  const auto too_many = [](int64_t actual, const std::string& what, int64_t limit) {
+    return std::to_string(actual) + " " + what + ", expected fewer than " + std::to_string(limit);
+  };
   const int64_t group = p.num_q_heads / p.num_kv_heads;
-  if (group >= kMaxGroup) return "2^15 query heads or more share a kv head";
-  if (p.num_sequences >= kMaxPosition) return "2^30 sequences or more";
+  if (group >= kMaxGroup) return too_many(group, "query heads share a kv head", kMaxGroup);
+  if (p.num_sequences >= kMaxPosition) return too_many(p.num_sequences, "sequences", kMaxPosition);
   int64_t blocks = 0;
   for (int64_t n = 0; n < p.num_sequences; ++n) {
     const tessera_sequence& s = p.sequences[n];
-    if (s.q_len >= kMaxPosition / group || s.kv_len >= kMaxPosition) {
-      return "a sequence has 2^30 rows (queries times heads of a group) or keys, or more";
+    if (s.kv_len >= kMaxPosition) return too_many(s.kv_len, OfSequence("keys", n), kMaxPosition);
+    if (s.q_len >= kMaxPosition / group) {
+      return too_many(s.q_len, OfSequence("queries", n), kMaxPosition / group);
     }
-    if (p.alibi_slopes != nullptr &&
-        (s.diagonal_offset >= kMaxPosition || s.diagonal_offset <= -kMaxPosition)) {
-      return "ALiBi with a diagonal offset of 2^30 or more";
+    if (p.alibi_slopes != nullptr && std::abs(s.diagonal_offset) >= kMaxPosition) {
+      return too_many(s.diagonal_offset, OfSequence("as ALiBi's diagonal offset", n), kMaxPosition);
     }
     blocks += CeilDiv(s.q_len * group, tile_q) * p.num_kv_heads;
-    if (blocks > INT32_MAX) return "the launch would need 2^31 blocks or more";
+    if (blocks > INT32_MAX) return too_many(blocks, "blocks of the launch", int64_t{INT32_MAX} + 1);
   }
   return "";
 }

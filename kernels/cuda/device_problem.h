@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "tessera/attention.h"
 
@@ -77,7 +78,7 @@ int64_t TableBytes(const tessera_attention_problem& problem);
 
 // What a kernel of this folder cannot index, as text for the user, or an empty string: kMaxPosition or
 // kMaxGroup exceeded, more tiles of `tile_q` rows than a grid has blocks.
-const char* IndexLimit(const tessera_attention_problem& problem, int32_t tile_q);
+std::string IndexLimit(const tessera_attention_problem& problem, int32_t tile_q);
 
 // Fills *device. Sequences are cut into tiles of `tile_q` rows, a row being one query of one of the
 // num_q_heads / num_kv_heads heads that share a kv head (row = query * group + head of the group), and sorted

@@ -53,15 +53,19 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
   FusedChoice choice{};
   const FusedKernel* const kernel = FindKernel(problem, traits);
   if (kernel == nullptr) {
-    choice.refusal = "no kernel for this head dim and dtype";
+    choice.refusal = "no kernel for head dims " + std::to_string(problem.head_dim_qk) + " and " +
+                     std::to_string(problem.head_dim_v) + ", expected at most " +
+                     std::to_string(kFusedMaxHeadDim) + ", of this dtype";
     return choice;
   }
   if (kernel->shared_memory_bytes > traits.shared_memory_per_block) {
-    choice.refusal = "the tiles of this head dim need more shared memory than a block of this GPU has";
+    choice.refusal = std::to_string(kernel->shared_memory_bytes) +
+                     " bytes of shared memory for the tiles of this head dim, expected at most " +
+                     std::to_string(traits.shared_memory_per_block);
     return choice;
   }
   choice.refusal = IndexLimit(problem, kernel->tile_q);
-  if (*choice.refusal != '\0') return choice;
+  if (!choice.refusal.empty()) return choice;
   choice.kernel = kernel->name;
   choice.tile_q = kernel->tile_q;
   choice.tile_kv = kernel->tile_kv;

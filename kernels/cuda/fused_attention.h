@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <string>
 
 #include "kernels/cuda/device_traits.h"
 #include "tessera/attention.h"
@@ -17,7 +18,7 @@ inline constexpr int32_t kFusedMaxHeadDim = 256;
 // The kernel for a problem, and how it cuts the work.
 struct FusedChoice {
   const char* kernel;  // as a profiler names it; static storage; null: `refusal` says why there is none
-  const char* refusal;
+  std::string refusal;
   int32_t tile_q, tile_kv;  // rows (queries times heads of a group) and keys
   int32_t stages;           // K/V tiles in flight
   int32_t shared_memory_bytes;

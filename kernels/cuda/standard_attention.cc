@@ -46,11 +46,14 @@ StandardWave::PartPointers Place(const PartBytes& parts, void* workspace) {
   return pointers;
 }
 
-const char* Refusal(const tessera_attention_problem& problem) {
-  const char* const limit = IndexLimit(problem, /*tile_q=*/1);
-  if (*limit != '\0') return limit;
+std::string Refusal(const tessera_attention_problem& problem) {
+  std::string limit = IndexLimit(problem, /*tile_q=*/1);
+  if (!limit.empty()) return limit;
   for (int64_t n = 0; n < problem.num_sequences; ++n) {
-    if (problem.sequences[n].kv_len >= kStandardMaxKeys) return "a sequence has 2^29 keys or more";
+    const int64_t keys = problem.sequences[n].kv_len;
+    if (keys < kStandardMaxKeys) continue;
+    return std::to_string(keys) + " keys of sequence " + std::to_string(n) + ", expected fewer than " +
+           std::to_string(kStandardMaxKeys);
   }
   return "";
 }
@@ -171,7 +174,7 @@ class StandardRun {
 StandardChoice ChooseStandard(const tessera_attention_problem& problem, const DeviceTraits& traits) {
   StandardChoice choice{};
   choice.refusal = Refusal(problem);
-  if (*choice.refusal != '\0') return choice;
+  if (!choice.refusal.empty()) return choice;
   choice.kernel = ChooseSoftmax(0).name;
   int64_t most_scores = 0;
   WaveTraffic traffic{};

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <string>
 
 #include "kernels/cuda/cublas.h"
 #include "kernels/cuda/device_traits.h"
@@ -21,7 +22,7 @@ inline constexpr int32_t kStandardMaxHeadDim = 1024;
 
 struct StandardChoice {
   const char* kernel;   // the softmax kernel, as a profiler names it: the one that takes the most scores
-  const char* refusal;  // why the problem cannot run; empty when it can
+  std::string refusal;  // why the problem cannot run; empty when it can
   int64_t launches;     // kernels of ours and calls of cuBLAS
   // The scores of a wave (sequences alike, run together: all of a batch while they are small, else one), of
   // 16-bit inputs O in fp32, and whatever else is materialised; cuBLAS's own workspace.

@@ -103,7 +103,8 @@ TEST_F(CudaPlanTest, FusedRefusesInItsOwnName) {
               absl::StatusCode::kUnimplemented, "HEAD_DIM_UNSUPPORTED");
   const absl::Status long_sequence = fused_.Supports(ShapesOnly({.length = int64_t{1} << 30}).problem());
   ExpectError(long_sequence, absl::StatusCode::kUnimplemented, "PROBLEM_UNSUPPORTED");
-  EXPECT_THAT(std::string(long_sequence.message()), StartsWith("cuda_fused: a sequence has 2^30 rows"));
+  EXPECT_THAT(std::string(long_sequence.message()),
+              StartsWith("cuda_fused: 1073741824 keys of sequence 0, expected fewer than 1073741824"));
 }
 
 TEST_F(CudaPlanTest, FusedRefusesAGpuWithTooLittleSharedMemory) {
