@@ -38,6 +38,7 @@ struct Gpu {
   DeviceTraits traits;
   std::unique_ptr<Cublas> blas;
   std::string blas_error;
+  std::string refusal;  // of the last plan
 };
 
 Gpu& TheGpu() {
@@ -106,14 +107,14 @@ const char* tessera_peer_make_plan(const tessera_peer_call* call, tessera_peer_p
   if (call->standard != 0) {
     if (gpu.blas == nullptr) return gpu.blas_error.c_str();
     const StandardChoice choice = ChooseStandard(problem, gpu.traits);
-    if (*choice.refusal != '\0') return choice.refusal;
+    gpu.refusal = choice.refusal;
     *plan = {choice.kernel, choice.workspace_bytes};
   } else {
     const FusedChoice choice = ChooseFused(problem, gpu.traits);
-    if (choice.kernel == nullptr) return choice.refusal;
+    gpu.refusal = choice.refusal;
     *plan = {choice.kernel, choice.workspace_bytes};
   }
-  return nullptr;
+  return gpu.refusal.empty() ? nullptr : gpu.refusal.c_str();
 }
 
 // Queues the work. Null, or what went wrong.
