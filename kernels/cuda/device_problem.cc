@@ -5,24 +5,14 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/cuda/element_bytes.h"
+
 namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int64_t kVectorBytes = 16;
 // Pageable memory up to this size is staged by the driver at once, without waiting for the stream.
 constexpr size_t kStagedBytes = size_t{64} << 10;
-
-int64_t ElementBytes(tessera_dtype dtype) {
-  switch (dtype) {
-    case TESSERA_DTYPE_FP32:
-      return 4;
-    case TESSERA_DTYPE_FP16:
-    case TESSERA_DTYPE_BF16:
-      return 2;
-    default:
-      return 1;
-  }
-}
 
 int32_t ClampPosition(int64_t position) {
   return static_cast<int32_t>(std::clamp(position, -kMaxPosition, kMaxPosition));

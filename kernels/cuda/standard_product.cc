@@ -4,10 +4,10 @@
 #include <array>
 #include <cstddef>
 
+#include "kernels/cuda/element_bytes.h"
+
 namespace tessera::kernels::cuda {
 namespace {
-
-int64_t ElementBytes(tessera_dtype dtype) { return dtype == TESSERA_DTYPE_FP32 ? 4 : 2; }
 
 // A dimension of the batch: how many, and how far the matrices lie apart, in elements.
 struct Axis {

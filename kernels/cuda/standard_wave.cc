@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/element_bytes.h"
+
 namespace tessera::kernels::cuda {
 namespace {
 
@@ -17,18 +19,6 @@ constexpr int64_t kFp32Bytes = 4;
 // launches.
 constexpr int32_t kChunkKeys = 512, kMaxChunks = 16;
 constexpr int32_t kChunkMultiple = 8;
-
-int64_t ElementBytes(tessera_dtype dtype) {
-  switch (dtype) {
-    case TESSERA_DTYPE_FP32:
-      return 4;
-    case TESSERA_DTYPE_FP16:
-    case TESSERA_DTYPE_BF16:
-      return 2;
-    default:
-      return 1;
-  }
-}
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
