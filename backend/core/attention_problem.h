@@ -46,6 +46,12 @@ inline bool WantsLse(const AttentionProblem& problem) {
   return problem.lse.data != nullptr || problem.lse.num_elements != 0;
 }
 
+// What the elements of (sequence, head) of an fp8 tensor are multiplied by.
+inline float ScaleOf(const tessera_scales& scales, int64_t sequence, int64_t head) {
+  return scales.data == nullptr ? 1.0f
+                                : scales.data[sequence * scales.sequence_stride + head * scales.head_stride];
+}
+
 // What must be equal for two problems to share one launch; compares and hashes with absl::Hash. Of a valid
 // problem.
 struct LaunchKey {

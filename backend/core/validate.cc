@@ -1,4 +1,5 @@
 // Validate(), in the order in which later checks rely on earlier ones: counts, then tensors, then sequences.
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -136,6 +137,49 @@ absl::Status CheckMaskKind(const AttentionProblem& p) {
   }
   if (fits) return absl::OkStatus();
   return InvalidArgument("MASK_DTYPE_INVALID", "mask_dtype", expected, DTypeName(p.mask_dtype));
+}
+
+// One value for each head of each sequence, of an fp8 tensor. After OK every index that
+// tessera/attention.h forms fits int64.
+absl::Status CheckScales(const Owner& owner, const tessera_scales& scales, int32_t heads,
+                         const AttentionProblem& p) {
+  if (scales.data == nullptr) return absl::OkStatus();
+  if (p.q.dtype != TESSERA_DTYPE_FP8_E4M3) {
+    return InvalidArgument(
+        "SCALES_UNEXPECTED", owner.name,
+        absl::StrCat("none, as the inputs are ", DTypeName(p.q.dtype), " and not fp8_e4m3"), "scales");
+  }
+  if (!IsAligned(scales.data, sizeof(float))) {
+    return Misaligned(owner.Field("data"), scales.data, sizeof(float));
+  }
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "sequence_stride", scales.sequence_stride, "STRIDE_INVALID"));
+  TESSERA_RETURN_IF_ERROR(CheckExtent(owner, "head_stride", scales.head_stride, "STRIDE_INVALID"));
+  const int64_t reach = SaturatingAdd(SaturatingMultiply(p.num_sequences, scales.sequence_stride),
+                                      SaturatingMultiply(heads, scales.head_stride));
+  if (reach > kMaxExtent) {
+    return InvalidArgument("EXTENT_TOO_LARGE", owner.Field("sequence_stride"),
+                           absl::StrCat("scales that reach at most ", kMaxExtent, " elements"),
+                           absl::StrCat(reach));
+  }
+  // A stride of 0 repeats what was looked at before.
+  const int64_t distinct_sequences =
+      scales.sequence_stride == 0 ? std::min<int64_t>(p.num_sequences, 1) : p.num_sequences;
+  const int64_t distinct_heads = scales.head_stride == 0 ? 1 : heads;
+  for (int64_t n = 0; n < distinct_sequences; ++n) {
+    for (int64_t h = 0; h < distinct_heads; ++h) {
+      const float scale = ScaleOf(scales, n, h);
+      if (std::isfinite(scale) && scale > 0) continue;
+      return InvalidArgument("TENSOR_SCALE_INVALID", absl::StrCat(owner.name, "[", n, "][", h, "]"),
+                             "a finite number above 0", absl::StrCat(scale));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAllScales(const AttentionProblem& p) {
+  TESSERA_RETURN_IF_ERROR(CheckScales({"q_scales"}, p.q_scales, p.num_q_heads, p));
+  TESSERA_RETURN_IF_ERROR(CheckScales({"k_scales"}, p.k_scales, p.num_kv_heads, p));
+  return CheckScales({"v_scales"}, p.v_scales, p.num_kv_heads, p);
 }
 
 // A tensor of the problem in the terms that all of them, lse included, are checked in.
@@ -323,6 +367,7 @@ absl::Status Validate(const AttentionProblem& problem, DataRequirement data) {
   for (const Operand& operand : kv_side) TESSERA_RETURN_IF_ERROR(CheckOperand(operand, data));
 
   TESSERA_RETURN_IF_ERROR(CheckSequences(p, data, q_side, num_q_side, kv_side));
+  TESSERA_RETURN_IF_ERROR(CheckAllScales(p));
   for (int i = 1; i < num_q_side; ++i) TESSERA_RETURN_IF_ERROR(CheckDistinctRows(q_side[i], p));
   return absl::OkStatus();
 }

@@ -57,7 +57,7 @@ void Misalign(T*& data) {
 
 const Refusal kRefusals[] = {
     {"StructSizeZero", [](P& p, S&) { p.struct_size = 0; }, "STRUCT_SIZE_INVALID", "struct_size",
-     "at least 264", "0"},
+     "at least 336", "0"},
     {"ZeroQHeads", [](P& p, S&) { p.num_q_heads = 0; }, "HEAD_COUNT_INVALID", "num_q_heads", "at least 1",
      "0"},
     {"NegativeKvHeads", [](P& p, S&) { p.num_kv_heads = -2; }, "HEAD_COUNT_INVALID", "num_kv_heads",

@@ -3,7 +3,7 @@
  *
  * What is computed, for each sequence, query head h, query i and visible key j (kv head g = h / (Hq / Hkv)):
  *
- *   x[j]  = scale * dot(q[i,h], k[j,g])
+ *   x[j]  = scale * dot(q[i,h], k[j,g])                 (q, k and v: an fp8 element times its tessera_scales)
  *   x[j]  = softcap > 0 ? softcap * tanh(x[j] / softcap) : x[j]
  *   x[j] += alibi_slopes ? -alibi_slopes[h] * |i + diagonal_offset - j| : 0
  *   x[j] += additive mask value, if there is one
@@ -41,7 +41,7 @@ TESSERA_ENUM(tessera_dtype){
     TESSERA_DTYPE_FP32 = 1,
     TESSERA_DTYPE_FP16 = 2,
     TESSERA_DTYPE_BF16 = 3,
-    TESSERA_DTYPE_FP8_E4M3 = 4,
+    TESSERA_DTYPE_FP8_E4M3 = 4, /* finite only: 0x7f and 0xff are NaN, 0x7e is 448; inputs only */
     TESSERA_DTYPE_BOOL = 5, /* one byte, 0 or not 0; masks only */
 };
 
@@ -92,6 +92,15 @@ typedef struct tessera_lse {
   int64_t head_stride;
 } tessera_lse;
 
+/* What the elements of an fp8 tensor are multiplied by: those of sequence n and head h by
+ * data[n * sequence_stride + h * head_stride]. Host memory; strides in elements, >= 0, 0 broadcasts; each
+ * scale finite and > 0. data NULL: all are 1. Other dtypes have none. */
+typedef struct tessera_scales {
+  const float* data;
+  int64_t sequence_stride;
+  int64_t head_stride;
+} tessera_scales;
+
 typedef struct tessera_attention_problem {
   uint32_t struct_size; /* sizeof(tessera_attention_problem) of whoever filled it */
 
@@ -116,6 +125,10 @@ typedef struct tessera_attention_problem {
 
   const tessera_sequence* sequences; /* (num_sequences), host memory */
   int64_t num_sequences;
+
+  tessera_scales q_scales; /* (num_sequences, Hq); data NULL unless q, k and v are FP8_E4M3 */
+  tessera_scales k_scales; /* (num_sequences, Hkv) */
+  tessera_scales v_scales; /* (num_sequences, Hkv) */
 } tessera_attention_problem;
 
 #ifdef __cplusplus

@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define TESSERA_ABI_VERSION_MAJOR 0u
-#define TESSERA_ABI_VERSION_MINOR 2u
+#define TESSERA_ABI_VERSION_MINOR 3u
 #define TESSERA_ABI_VERSION ((TESSERA_ABI_VERSION_MAJOR << 16) | TESSERA_ABI_VERSION_MINOR)
 
 /* Status codes: the values of google.rpc.Code that a backend may return. */
@@ -57,7 +57,7 @@ TESSERA_ENUM(tessera_feature){
 typedef struct tessera_capabilities {
   uint32_t struct_size;
   uint32_t features;         /* union of tessera_feature */
-  uint32_t input_dtypes;     /* bit (1 << tessera_dtype) for each dtype that Q, K and V may have */
+  uint32_t input_dtypes;     /* bit (1 << tessera_dtype) for each that Q, K and V may have; fp8 with scales */
   uint32_t output_dtypes;    /* likewise for O */
   int32_t max_head_dim;      /* largest head_dim_qk and head_dim_v */
   int32_t head_dim_multiple; /* both head dims must be a multiple of this */
