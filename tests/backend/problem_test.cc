@@ -50,6 +50,14 @@ float* PerHead(int index, float value) {
   per_head[index] = value;
   return per_head;
 }
+void MakeFp8(P& p) { p.q.dtype = p.k.dtype = p.v.dtype = TESSERA_DTYPE_FP8_E4M3; }
+// fp8 inputs with scales of heads, one of which is `value`.
+std::function<void(P&, S&)> Fp8With(tessera_scales P::*scales, int head, float value) {
+  return [=](P& p, S&) {
+    MakeFp8(p);
+    p.*scales = {PerHead(head, value), 0, 1};
+  };
+}
 template <typename T>
 void Misalign(T*& data) {
   data = reinterpret_cast<T*>(uintptr_t{0x1001});
@@ -104,6 +112,57 @@ const Refusal kRefusals[] = {
      "one of fp32, fp16, bf16", "fp8_e4m3"},
     {"NoOutputDType", [](P& p, S&) { p.o.dtype = TESSERA_DTYPE_INVALID; }, "OUTPUT_DTYPE_INVALID", "o.dtype",
      "one of fp32, fp16, bf16", "invalid(0)"},
+
+    {"ScalesOfFp32",
+     [](P& p, S&) {
+       p.k_scales = {PerHead(0, 1), 0, 1};
+     },
+     "SCALES_UNEXPECTED", "k_scales", "none, as the inputs are fp32 and not fp8_e4m3", "scales"},
+    {"ScalesOfBf16",
+     [](P& p, S&) {
+       p.q.dtype = p.k.dtype = p.v.dtype = TESSERA_DTYPE_BF16;
+       p.v_scales = {PerHead(0, 1), 0, 0};
+     },
+     "SCALES_UNEXPECTED", "v_scales", "none, as the inputs are bf16 and not fp8_e4m3", "scales"},
+    {"ZeroScale", Fp8With(&P::q_scales, 3, 0), "TENSOR_SCALE_INVALID", "q_scales[0][3]",
+     "a finite number above 0", "0"},
+    {"NegativeScale", Fp8With(&P::k_scales, 1, -1), "TENSOR_SCALE_INVALID", "k_scales[0][1]",
+     "a finite number above 0", "-1"},
+    {"NanTensorScale", Fp8With(&P::v_scales, 0, kNaN), "TENSOR_SCALE_INVALID", "v_scales[0][0]",
+     "a finite number above 0", "nan"},
+    {"InfiniteTensorScale", Fp8With(&P::v_scales, 1, kInf), "TENSOR_SCALE_INVALID", "v_scales[0][1]",
+     "a finite number above 0", "inf"},
+    {"ZeroScaleOfSecondSequence",
+     [](P& p, S&) {
+       MakeFp8(p);
+       p.k_scales = {PerHead(2, 0), 2, 1};
+     },
+     "TENSOR_SCALE_INVALID", "k_scales[1][0]", "a finite number above 0", "0"},
+    {"MisalignedScales",
+     [](P& p, S&) {
+       MakeFp8(p);
+       Misalign(p.k_scales.data);
+     },
+     "DATA_MISALIGNED", "k_scales.data", "an address that is a multiple of 4", "0x1001"},
+    {"NegativeScaleStride",
+     [](P& p, S&) {
+       MakeFp8(p);
+       p.k_scales = {PerHead(0, 1), -1, 1};
+     },
+     "STRIDE_INVALID", "k_scales.sequence_stride", kExtent, "-1"},
+    {"HugeScaleStride",
+     [](P& p, S&) {
+       MakeFp8(p);
+       p.q_scales = {PerHead(0, 1), 0, kMax};
+     },
+     "EXTENT_TOO_LARGE", "q_scales.head_stride", kExtent, "9223372036854775807"},
+    {"FarScales",
+     [](P& p, S&) {
+       MakeFp8(p);
+       p.q_scales = {PerHead(0, 1), int64_t{1} << 40, 1};
+     },
+     "EXTENT_TOO_LARGE", "q_scales.sequence_stride", "scales that reach at most 1099511627776 elements",
+     "2199023255556"},
 
     {"UnknownMaskKind", [](P& p, S&) { p.mask_kind = static_cast<tessera_mask_kind>(9); },
      "MASK_KIND_INVALID", "mask_kind", "0 (none), 1 (boolean) or 2 (additive)", "9"},
@@ -321,6 +380,33 @@ TEST(ProblemTest, AcceptsSinkOfMinusInfinityAndZeroScale) {
   problem.problem.sinks = PerHead(0, -kInf);
   problem.problem.scale = 0;
   EXPECT_EQ(Validate(problem.problem), absl::OkStatus());
+}
+
+TEST(ProblemTest, AcceptsFp8WithAndWithoutScales) {
+  TestProblem problem;
+  AttentionProblem& p = problem.problem;
+  MakeFp8(p);
+  EXPECT_EQ(Validate(p), absl::OkStatus());
+  // Of two sequences: (2, 4) for q, (2, 2) for k, one for all of v; what lies between is not looked at.
+  const float q_scales[] = {1, 2, 3, 4, kNaN, 5, 6, 7, 1e-30f};
+  const float k_scales[] = {1, 2, 3e38f, std::numeric_limits<float>::denorm_min()};
+  const float v_scale = 0.5f;
+  p.q_scales = {q_scales, 5, 1};
+  p.k_scales = {k_scales, 2, 1};
+  p.v_scales = {&v_scale, 0, 0};
+  EXPECT_EQ(Validate(p), absl::OkStatus());
+  EXPECT_EQ(ScaleOf(p.q_scales, 1, 2), 7);
+  EXPECT_EQ(ScaleOf(p.k_scales, 1, 0), 3e38f);
+  EXPECT_EQ(ScaleOf(p.v_scales, 1, 1), 0.5f);
+  EXPECT_EQ(ScaleOf({}, 1, 1), 1);
+}
+
+TEST(ProblemTest, AcceptsScalesOfNoSequences) {
+  TestProblem none({.sequences = {}});
+  MakeFp8(none.problem);
+  const float scale = kNaN;  // of no element
+  none.problem.q_scales = {&scale, 0, 0};
+  EXPECT_EQ(Validate(none.problem), absl::OkStatus());
 }
 
 TEST(ProblemTest, AcceptsUnlimitedWindows) {
