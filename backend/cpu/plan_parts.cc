@@ -13,7 +13,7 @@ Capabilities CpuCapabilities(int32_t max_head_dim) {
       DTypeBit(TESSERA_DTYPE_FP32) | DTypeBit(TESSERA_DTYPE_FP16) | DTypeBit(TESSERA_DTYPE_BF16);
   return {.struct_size = sizeof(Capabilities),
           .features = TESSERA_FEATURE_ALL,
-          .input_dtypes = dtypes,
+          .input_dtypes = dtypes | DTypeBit(TESSERA_DTYPE_FP8_E4M3),
           .output_dtypes = dtypes,
           .max_head_dim = max_head_dim,
           .head_dim_multiple = 1};

@@ -3,6 +3,8 @@
 #include <bit>
 #include <cmath>
 
+#include "tessera/e4m3.hpp"
+
 namespace tessera::kernels::cpu::standard {
 namespace {
 
@@ -53,6 +55,11 @@ struct Fp16 {
   }
 };
 
+struct Fp8 {  // inputs only
+  using Storage = uint8_t;
+  static float Decode(uint8_t code) { return E4M3ToFloat(code); }
+};
+
 // `value` as a float whose last bit is set when it is inexact ("round to odd"), so that rounding it again to
 // 11 bits or fewer gives what rounding the double once would have given.
 float RoundToOdd(double value) {
@@ -89,6 +96,8 @@ void Load(const tessera_tensor& tensor, int64_t token, int64_t head, int64_t cou
       return Decode<Fp16>(At<Fp16>(tensor, token, head), count, row);
     case TESSERA_DTYPE_BF16:
       return Decode<Bf16>(At<Bf16>(tensor, token, head), count, row);
+    case TESSERA_DTYPE_FP8_E4M3:
+      return Decode<Fp8>(At<Fp8>(tensor, token, head), count, row);
     default:
       return;  // refused by the backend's capabilities
   }
@@ -146,6 +155,13 @@ void LoadStrided(const void* data, tessera_dtype dtype, int64_t first, int64_t s
     default:
       return;
   }
+}
+
+double ScaleOf(const tessera_scales& scales, int64_t sequence, int64_t head) {
+  return scales.data == nullptr
+             ? 1.0
+             : static_cast<double>(
+                   scales.data[sequence * scales.sequence_stride + head * scales.head_stride]);
 }
 
 }  // namespace tessera::kernels::cpu::standard

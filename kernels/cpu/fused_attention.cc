@@ -204,6 +204,7 @@ struct Layout {
 
 void FillTasks(const tessera_attention_problem& problem, const Schedule& schedule, FusedTask* tasks,
                Merge* merges, float* partials) {
+  const float logit_scale = problem.q.dtype == TESSERA_DTYPE_FP8_E4M3 ? 1.0f : std::fabs(problem.scale);
   bool uneven = false;
   FusedTask* next = tasks;
   schedule.ForEachBlock([&](const tessera_sequence& sequence, int32_t head, int64_t row_begin, int32_t rows,
@@ -219,7 +220,8 @@ void FillTasks(const tessera_attention_problem& problem, const Schedule& schedul
                .key_begin = span.begin + tiles * part / parts * tile_kv,
                .key_end = std::min(span.end, span.begin + tiles * (part + 1) / parts * tile_kv),
                .kv_head = head,
-               .rows = rows};
+               .rows = rows,
+               .logit_scale = logit_scale};
       if (parts > 1) {
         next->partial = partials;
         partials += rows * (problem.head_dim_v + 2);
@@ -263,7 +265,7 @@ void MergeRow(const tessera_attention_problem& problem, const Merge& merge, int3
     total += weight * part_sum;
     for (int32_t d = 0; d < dim; ++d) sums[d] += weight * partial[d];
   }
-  const float factor = FinishRow(problem, token, head, max, total);
+  const float factor = FinishRow(problem, *merge.sequence, token, head, max, total);
   const int64_t offset = token * problem.o.token_stride + head * problem.o.head_stride;
   switch (problem.o.dtype) {
     case TESSERA_DTYPE_FP16:
@@ -293,15 +295,19 @@ FusedLimits LimitsOf(Isa isa, tessera_dtype dtype) {
 }
 
 const char* FusedKernelName(Isa isa, tessera_dtype dtype) {
-  static constexpr const char* kNames[5][3] = {
-      {"fused_attention_baseline_fp32", "fused_attention_baseline_fp16", "fused_attention_baseline_bf16"},
-      {"fused_attention_avx2_fp32", "fused_attention_avx2_fp16", "fused_attention_avx2_bf16"},
-      {"fused_attention_avx512_fp32", "fused_attention_avx512_fp16", "fused_attention_avx512_bf16"},
-      {"fused_attention_avx512_fp32", "fused_attention_avx512_fp16", "fused_attention_avx512_dot_bf16"},
-      {"fused_attention_avx512_fp32", "fused_attention_avx512_fp16", "fused_attention_amx_bf16"},
+  static constexpr const char* kNames[5][4] = {
+      {"fused_attention_baseline_fp32", "fused_attention_baseline_fp16", "fused_attention_baseline_bf16",
+       "fused_attention_baseline_fp8"},
+      {"fused_attention_avx2_fp32", "fused_attention_avx2_fp16", "fused_attention_avx2_bf16",
+       "fused_attention_avx2_fp8"},
+      {"fused_attention_avx512_fp32", "fused_attention_avx512_fp16", "fused_attention_avx512_bf16",
+       "fused_attention_avx512_fp8"},
+      {"fused_attention_avx512_fp32", "fused_attention_avx512_fp16", "fused_attention_avx512_dot_bf16",
+       "fused_attention_avx512_fp8"},
+      {"fused_attention_avx512_fp32", "fused_attention_avx512_fp16", "fused_attention_amx_bf16",
+       "fused_attention_avx512_fp8"},
   };
-  const int column = dtype == TESSERA_DTYPE_BF16 ? 2 : dtype == TESSERA_DTYPE_FP16 ? 1 : 0;
-  return kNames[static_cast<int>(isa)][column];
+  return kNames[static_cast<int>(isa)][dtype - TESSERA_DTYPE_FP32];
 }
 
 FusedTiles TilesOf(const tessera_attention_problem& problem, const FusedConfig& config) {

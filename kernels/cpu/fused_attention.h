@@ -49,10 +49,10 @@ FusedTiles TilesOf(const tessera_attention_problem& problem, const FusedConfig& 
 const char* FusedKernelName(Isa isa, tessera_dtype dtype);
 
 // Scratch that FusedAttention needs for this problem and config: at most kMaxScratchPerWorker for each
-// worker, 56 bytes a task, and (head_dim_v + 2) floats for each row and part of split keys. Reads no tensor.
+// worker, 64 bytes a task, and (head_dim_v + 2) floats for each row and part of split keys. Reads no tensor.
 int64_t FusedWorkspaceBytes(const tessera_attention_problem& problem, const FusedConfig& config);
 
-// Computes o (and lse). `problem` has passed Validate(); dtypes fp32, fp16, bf16 in and out; head
+// Computes o (and lse). `problem` has passed Validate(); dtypes fp32, fp16, bf16 in and out, fp8 in; head
 // dims 1..kMaxHeadDim; every feature of tessera/attention.h. `workspace` has FusedWorkspaceBytes, 64-byte
 // aligned, any content. Deterministic: the result depends on the problem and config alone, not on which
 // worker ran what.

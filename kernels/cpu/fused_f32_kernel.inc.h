@@ -8,7 +8,7 @@ namespace tessera::kernels::cpu {
 namespace {
 
 void RunF32(const FusedTask& task, const TileShape& shape, std::byte* scratch) {
-  WithElementType(task.problem->q.dtype, [&](auto* element) {
+  WithInputType(task.problem->q.dtype, [&](auto* element) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
     if (IsStream(task)) return RunStreamTask<T>(task, shape, scratch);
     RunTiles<F32Engine, T>(task, shape, scratch);

@@ -29,6 +29,9 @@ struct FusedTask {
   int64_t key_begin, key_end;
   int32_t kv_head;
   int32_t rows;
+  // What the products of Q and K, as the kernel loads them, are multiplied by. Not negative: of a negative
+  // scale Q takes the sign. 1 for fp8 inputs, whose Q takes all scales, see QueryScaleOf.
+  float logit_scale;
 };
 
 struct FusedKernel {

@@ -31,6 +31,7 @@ struct Row {
   int64_t key_begin;  // visible keys before any dense mask
   int64_t key_end;
   int32_t head;
+  float query_scale;  // of fp8 queries, see QueryScaleOf
 };
 
 // Running state of the online softmax, one entry a row. row_max is the reference that exponents are taken
@@ -48,6 +49,7 @@ inline Row MakeRow(const FusedTask& task, int64_t packed_row) {
   row.query = packed_row / group;
   row.head = task.kv_head * group + static_cast<int32_t>(packed_row % group);
   row.diagonal = SaturatingAdd(row.query, sequence.diagonal_offset);
+  row.query_scale = QueryScaleOf(*task.problem, sequence, row.head);
   row.key_begin = 0;
   row.key_end = sequence.kv_len;
   if (sequence.window_left >= 0) row.key_begin = Most(0, SaturatingAdd(row.diagonal, -sequence.window_left));
@@ -115,7 +117,7 @@ inline void ApplyMask(const FusedTask& task, const Row* rows, int32_t num_rows, 
 inline void FinishLogits(const FusedTask& task, const Row* rows, int32_t num_rows, int32_t num_vectors,
                          int64_t key_begin, int32_t num_keys, int32_t stride, float* scores) {
   const tessera_attention_problem& problem = *task.problem;
-  const float scale = __builtin_fabsf(problem.scale);
+  const float scale = task.logit_scale;
   const Vec scale_vec = Set(scale);
   for (int32_t v = 0; v < num_vectors; ++v) {
     float* const column = scores + v * kLanes;

@@ -62,6 +62,7 @@ template <typename Engine, typename T>
         const Row& row = work.rows[first + lane];
         const T* const source = RowOf<T>(problem.q, task.sequence->q_begin + row.query, row.head);
         tile[lane] = Engine::LoadQuery(source, word, shape.head_dim_qk, negate);
+        if constexpr (std::is_same_v<T, E4M3>) tile[lane] = tile[lane] * Set(row.query_scale);
       }
       Transpose(tile);
       for (int32_t i = 0; i < kLanes; ++i)
@@ -129,7 +130,7 @@ void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row,
   float* const sums = work.sums + int64_t{block} * value_dim * kBlockRows;
 
   Engine::Scores(shape, q, work.k, keys, num_vectors, work.scores, next);
-  float multiplier = __builtin_fabsf(task.problem->scale) * kLog2E;
+  float multiplier = task.logit_scale * kLog2E;
   if (features || keys.partial) {
     FinishLogits(task, work.rows + first_row, num_rows, num_vectors, tile_begin + keys.begin,
                  keys.end - keys.begin, kBlockRows, work.scores + keys.begin * kBlockRows);
@@ -149,7 +150,7 @@ void BlockStep(const FusedTask& task, const TileShape& shape, int32_t first_row,
     Engine::Accumulate(shape, work.v, work.scores, keys, num_vectors, sums, next);
   }
   if (!finite) {
-    WithElementType(task.problem->v.dtype, [&](auto* element) {
+    WithInputType(task.problem->v.dtype, [&](auto* element) {
       using T = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
       AddSpoilt<T>(task, shape, tile_begin, keys, work.spoilt, work.seen, sums);
     });
@@ -171,7 +172,7 @@ template <typename Engine, typename T>
       if (task.partial == nullptr) {
         const Row& row = work.rows[first + lane];
         const int64_t token = task.sequence->q_begin + row.query;
-        factors[lane] = FinishRow(*task.problem, token, row.head, row_max, row_sum);
+        factors[lane] = FinishRow(*task.problem, *task.sequence, token, row.head, row_max, row_sum);
       } else {
         float* const tail = task.partial + (first + lane) * partial_row + shape.head_dim_v;
         tail[0] = row_max;
@@ -249,7 +250,7 @@ void RunTiles(const FusedTask& task, const TileShape& shape, std::byte* scratch)
   }
   Engine::End();
 
-  WithElementType(problem.o.dtype, [&](auto* element) {
+  WithOutputType(problem.o.dtype, [&](auto* element) {
     using Out = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
     StoreRows<Engine, Out>(task, shape, work);
   });

@@ -143,7 +143,8 @@ void StreamStore(const FusedTask& task, const TileShape& shape, const Row* rows,
       continue;
     }
     const int64_t token = task.sequence->q_begin + rows[r].query;
-    const Vec factor = Set(FinishRow(*task.problem, token, rows[r].head, row_max[r], row_sum[r]));
+    const Vec factor =
+        Set(FinishRow(*task.problem, *task.sequence, token, rows[r].head, row_max[r], row_sum[r]));
     T* const out = MutableRowOf<T>(task.problem->o, token, rows[r].head);
     for (int32_t d = 0; d < shape.head_dim_v; d += kLanes) {
       StorePadded(out, d, shape.head_dim_v, Load(sums + r * dim + d) * factor);
@@ -168,7 +169,8 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
     rows[r] = MakeRow(task, task.row_begin + r);
     const T* const q = RowOf<T>(problem.q, task.sequence->q_begin + rows[r].query, rows[r].head);
     for (int32_t d = 0; d < depth; d += kLanes) {
-      const Vec value = LoadPadded(q, d, shape.head_dim_qk);
+      Vec value = LoadPadded(q, d, shape.head_dim_qk);
+      if constexpr (std::is_same_v<T, E4M3>) value = value * Set(rows[r].query_scale);
       Store(work.q + r * depth + d, problem.scale < 0 ? Set(0.0f) - value : value);
     }
   }
@@ -187,7 +189,7 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
                                 .num_keys = num_keys,
                                 .keys_left = task.key_end - first_key};
     StreamScores<T, kRows>(tile, shape, work.q, work.scores);
-    float multiplier = __builtin_fabsf(problem.scale) * kLog2E;
+    float multiplier = task.logit_scale * kLog2E;
     if (features || keys.partial) {
       FinishLogits(task, rows, kRows, 1, first_key, num_keys, kLanes, work.scores);
       multiplier = features ? 1.0f : kLog2E;
@@ -207,7 +209,7 @@ void RunStream(const FusedTask& task, const TileShape& shape, std::byte* scratch
       StreamAccumulateSeen(tile.v, tile.v_stride, num_keys, shape, work.seen, kRows, work.scores, work.sums);
     }
   }
-  WithElementType(problem.o.dtype, [&](auto* element) {
+  WithOutputType(problem.o.dtype, [&](auto* element) {
     using Out = std::remove_const_t<std::remove_pointer_t<decltype(element)>>;
     StreamStore<Out>(task, shape, rows, row_max, row_sum, work.sums);
   });

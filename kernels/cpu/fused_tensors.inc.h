@@ -20,9 +20,9 @@ struct Carver {
   }
 };
 
-// Calls f with a null pointer of the element type of `dtype`.
+// Calls f with a null pointer of the element type of `dtype`, one that O may have.
 template <typename F>
-inline void WithElementType(tessera_dtype dtype, const F& f) {
+inline void WithOutputType(tessera_dtype dtype, const F& f) {
   switch (dtype) {
     case TESSERA_DTYPE_FP16:
       f(static_cast<const Half*>(nullptr));
@@ -34,6 +34,13 @@ inline void WithElementType(tessera_dtype dtype, const F& f) {
       f(static_cast<const float*>(nullptr));
       return;
   }
+}
+
+// The same for a dtype that Q, K and V may have.
+template <typename F>
+inline void WithInputType(tessera_dtype dtype, const F& f) {
+  if (dtype == TESSERA_DTYPE_FP8_E4M3) return f(static_cast<const E4M3*>(nullptr));
+  WithOutputType(dtype, f);
 }
 
 template <typename T>

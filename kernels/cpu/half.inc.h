@@ -1,4 +1,4 @@
-// fp16 and bf16 conversion in plain C++. Included into single translation units: everything has internal
+// fp16, bf16 and fp8 conversion in plain C++. Included into single translation units: everything has internal
 // linkage.
 #pragma once
 
@@ -8,12 +8,15 @@
 namespace tessera::kernels::cpu {
 namespace {
 
-// Storage of the 16-bit types, distinct so that overloads can tell them apart.
+// Storage of the narrow types, distinct so that overloads can tell them apart.
 struct Half {
   uint16_t bits;
 };
 struct BFloat16 {
   uint16_t bits;
+};
+struct E4M3 {  // inputs only
+  uint8_t bits;
 };
 
 inline float BitsToFloat(uint32_t bits) {
@@ -36,6 +39,15 @@ inline float ToFloat(Half value) {
   if (magnitude >= 0x7C00u) return BitsToFloat(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13);
   if (magnitude >= 0x0400u) return BitsToFloat(sign | ((magnitude << 13) + (112u << 23)));
   const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
+  return sign ? -subnormal : subnormal;
+}
+
+inline float ToFloat(E4M3 value) {
+  const uint32_t sign = uint32_t{value.bits & 0x80u} << 24;
+  const uint32_t magnitude = value.bits & 0x7Fu;
+  if (magnitude == 0x7Fu) return BitsToFloat(sign | 0x7FC00000u);
+  if (magnitude >= 0x08u) return BitsToFloat(sign | ((magnitude << 20) + (120u << 23)));
+  const float subnormal = static_cast<float>(magnitude) * 0x1p-9f;
   return sign ? -subnormal : subnormal;
 }
 

@@ -59,6 +59,10 @@ class OracleRows {
         rows_(block.row_end - block.row_begin),
         keys_(WindowOfRows(sequence_, block.row_begin, block.row_end)),
         padded_dim_v_(ScratchLayout(problem).padded_dim_v),
+        logit_scale_(static_cast<double>(problem.scale) *
+                     ScaleOf(problem.q_scales, block.sequence_index, block.q_head) *
+                     ScaleOf(problem.k_scales, block.sequence_index, block.kv_head)),
+        value_scale_(ScaleOf(problem.v_scales, block.sequence_index, block.kv_head)),
         scores_(scores + block.scores_offset + block.row_begin * block.scores_stride),
         scratch_(scratch) {}
 
@@ -77,15 +81,16 @@ class OracleRows {
   int64_t query(int64_t r) const { return block_.row_begin + r; }
   double* ScoreRow(int64_t r) const { return scores_ + r * block_.scores_stride; }
 
-  // x = scale * Q K^T, for every key that some row of the block has in its window. Panels of keys begin at
-  // multiples of their width, so that the last one ends inside the padded row.
+  // x = scale * Q K^T, fp8 inputs' scales included, for every key that some row of the block has in its
+  // window. Panels of keys begin at multiples of their width, so that the last one ends inside the padded
+  // row.
   void ScaledScores() {
     const int64_t dim = problem_.head_dim_qk;
     const int64_t first_panel = keys_.begin / kTileColumns * kTileColumns;
     for (int64_t r = 0; r < rows_; ++r) {
       double* q = scratch_.q + r * dim;
       LoadRow(problem_.q, sequence_.q_begin + query(r), block_.q_head, dim, q);
-      for (int64_t c = 0; c < dim; ++c) q[c] *= static_cast<double>(problem_.scale);
+      for (int64_t c = 0; c < dim; ++c) q[c] *= logit_scale_;
       std::fill(ScoreRow(r) + first_panel, ScoreRow(r) + RoundUp(keys_.end, kTileColumns), 0.0);
     }
     for (int64_t j = first_panel; j < keys_.end; j += kTileColumns) {
@@ -176,7 +181,7 @@ class OracleRows {
     for (int64_t r = 0; r < rows_; ++r) {
       double* o = scratch_.output + r * padded_dim_v_;
       if (!std::all_of(o, o + dim, [](double value) { return std::isfinite(value); })) SumVisibleValues(r, o);
-      for (int64_t c = 0; c < dim; ++c) o[c] = row_sum_[r] == 0 ? 0.0 : o[c] / row_sum_[r];
+      for (int64_t c = 0; c < dim; ++c) o[c] = row_sum_[r] == 0 ? 0.0 : o[c] / row_sum_[r] * value_scale_;
       StoreRow(problem_.o, sequence_.q_begin + query(r), block_.q_head, dim, o);
     }
   }
@@ -213,7 +218,8 @@ class OracleRows {
   const int64_t rows_;
   const KeySpan keys_;  // that some row of the block has in its window
   const int64_t padded_dim_v_;
-  double* const scores_;  // the block's first row
+  const double logit_scale_, value_scale_;  // with those of fp8 inputs in them
+  double* const scores_;                    // the block's first row
   const Scratch scratch_;
   double row_sum_[kBlockRows];
 };

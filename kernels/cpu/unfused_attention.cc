@@ -54,6 +54,10 @@ class UnfusedRows {
         q_(operands.q.Get(block.sequence_index, block.q_head)),
         k_(operands.k.Get(block.sequence_index, block.kv_head)),
         v_(operands.v.Get(block.sequence_index, block.kv_head)),
+        logit_scale_(
+            static_cast<float>(problem.scale * ScaleOf(problem.q_scales, block.sequence_index, block.q_head) *
+                               ScaleOf(problem.k_scales, block.sequence_index, block.kv_head))),
+        value_scale_(static_cast<float>(ScaleOf(problem.v_scales, block.sequence_index, block.kv_head))),
         blas_(blas),
         scores_(scores + block.scores_offset + block.row_begin * block.scores_stride),
         output_(output) {}
@@ -74,10 +78,11 @@ class UnfusedRows {
   // Score of key j at ScoreRow(r)[j].
   float* ScoreRow(int64_t r) const { return scores_ + r * block_.scores_stride; }
 
-  // S = scale * Q K^T, for the keys that some row of the block has in its window.
+  // S = scale * Q K^T, fp8 inputs' scales included, for the keys that some row of the block has in its
+  // window.
   void ScaledScores() {
     if (num_keys_ == 0) return;
-    blas_.Sgemm(/*transpose_b=*/true, rows_, num_keys_, problem_.head_dim_qk, problem_.scale,
+    blas_.Sgemm(/*transpose_b=*/true, rows_, num_keys_, problem_.head_dim_qk, logit_scale_,
                 q_.data + block_.row_begin * q_.stride, q_.stride, k_.data + keys_.begin * k_.stride,
                 k_.stride, 0.0f, scores_ + keys_.begin, block_.scores_stride);
   }
@@ -129,7 +134,7 @@ class UnfusedRows {
     const int64_t dim = problem_.head_dim_v;
     float* o = output_ + r * dim;
     if (!std::all_of(o, o + dim, [](float value) { return std::isfinite(value); })) SumVisibleValues(r, o);
-    const float normaliser = softmax_[r].sum == 0 ? 0.0f : 1.0f / softmax_[r].sum;
+    const float normaliser = softmax_[r].sum == 0 ? 0.0f : value_scale_ / softmax_[r].sum;
     for (int64_t c = 0; c < dim; ++c) o[c] *= normaliser;
     StoreRow(problem_.o, sequence_.q_begin + query(r), block_.q_head, dim, o);
   }
@@ -159,6 +164,7 @@ class UnfusedRows {
   const KeySpan keys_;  // that some row of the block has in its window
   const int64_t num_keys_;
   const Fp32Matrix q_, k_, v_;
+  const float logit_scale_, value_scale_;  // with those of fp8 inputs in them
   const Blas& blas_;
   float* const scores_;  // the block's first row
   float* const output_;
