@@ -8,9 +8,10 @@ class ExampleBackend : public tessera::plugin::Backend {
   tessera::plugin::Description Describe() const override {
     tessera::plugin::Description d{"example", "1.0", "one pass over the keys for each query row, in float64"};
     d.features = TESSERA_FEATURE_ALL;
-    d.input_dtypes = d.output_dtypes = tessera::plugin::DTypeBit(TESSERA_DTYPE_FP32) |
-                                       tessera::plugin::DTypeBit(TESSERA_DTYPE_FP16) |
-                                       tessera::plugin::DTypeBit(TESSERA_DTYPE_BF16);
+    using tessera::plugin::DTypeBit;
+    d.output_dtypes =
+        DTypeBit(TESSERA_DTYPE_FP32) | DTypeBit(TESSERA_DTYPE_FP16) | DTypeBit(TESSERA_DTYPE_BF16);
+    d.input_dtypes = d.output_dtypes | DTypeBit(TESSERA_DTYPE_FP8_E4M3);
     d.max_head_dim = kMaxHeadDim;
     return d;
   }

@@ -16,6 +16,9 @@ inline void AttendRow(const tessera_attention_problem& p, const tessera_sequence
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const int64_t kv_head = h / (p.num_q_heads / p.num_kv_heads);
   const double slope = p.alibi_slopes != nullptr ? p.alibi_slopes[h] : 0;
+  const double logit_scale = double{p.scale} * plugin::ScaleOf(p, p.q_scales, sequence, h) *
+                             plugin::ScaleOf(p, p.k_scales, sequence, kv_head);
+  const double value_scale = plugin::ScaleOf(p, p.v_scales, sequence, kv_head);
   const double sink = p.sinks != nullptr ? p.sinks[h] : -kInfinity;
 
   std::array<float, kMaxHeadDim> query, row;          // row: a key, a value, at last the output
@@ -34,11 +37,10 @@ inline void AttendRow(const tessera_attention_problem& p, const tessera_sequence
                  row.data());
     double logit = 0;
     for (int d = 0; d < p.head_dim_qk; ++d) logit += double{query[d]} * row[d];
-    logit *= p.scale;
+    logit *= logit_scale;
     if (p.softcap > 0) logit = p.softcap * std::tanh(logit / p.softcap);
     if (slope != 0) logit -= slope * std::abs(static_cast<double>(i + sequence.diagonal_offset - j));
     logit += mask;
-
     if (logit > row_max) {
       const double shrink = std::exp(row_max - logit);
       for (int d = 0; d < p.head_dim_v; ++d) weighted_values[d] *= shrink;
@@ -53,7 +55,7 @@ inline void AttendRow(const tessera_attention_problem& p, const tessera_sequence
   }
 
   for (int d = 0; d < p.head_dim_v; ++d)
-    row[d] = row_sum == 0 ? 0 : static_cast<float>(weighted_values[d] / row_sum);
+    row[d] = row_sum == 0 ? 0 : static_cast<float>(weighted_values[d] / row_sum * value_scale);
   plugin::Store(row.data(), p.head_dim_v, p.o.data, p.o.dtype, plugin::RowIndex(p.o, sequence.q_begin, i, h));
   if (p.lse.data != nullptr) {
     const int64_t index = (sequence.q_begin + i) * p.lse.token_stride + h * p.lse.head_stride;

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "tessera/backend.h"
+#include "tessera/e4m3.hpp"
 
 namespace tessera::plugin {
 
@@ -154,7 +155,7 @@ inline uint16_t FloatToHalf(float value) {
   return static_cast<uint16_t>(sign | half);
 }
 
-// Elements [index, index + count) of fp32, fp16 or bf16 memory, as fp32.
+// Elements [index, index + count) of fp32, fp16, bf16 or fp8 memory, as fp32; fp8 without its scale.
 inline void Load(const void* data, tessera_dtype dtype, int64_t index, int64_t count, float* values) {
   const auto* const words = static_cast<const uint16_t*>(data);
   switch (dtype) {
@@ -167,12 +168,17 @@ inline void Load(const void* data, tessera_dtype dtype, int64_t index, int64_t c
     case TESSERA_DTYPE_BF16:
       std::transform(words + index, words + index + count, values, BFloat16ToFloat);
       return;
+    case TESSERA_DTYPE_FP8_E4M3: {
+      const auto* const codes = static_cast<const uint8_t*>(data);
+      std::transform(codes + index, codes + index + count, values, E4M3ToFloat);
+      return;
+    }
     default:
       throw Error(TESSERA_UNIMPLEMENTED, "cannot load elements of dtype " + std::to_string(dtype));
   }
 }
 
-// The inverse of Load: each value is rounded once.
+// The inverse of Load for output dtypes: each value is rounded once.
 inline void Store(const float* values, int64_t count, void* data, tessera_dtype dtype, int64_t index) {
   auto* const words = static_cast<uint16_t*>(data);
   switch (dtype) {
@@ -188,6 +194,14 @@ inline void Store(const float* values, int64_t count, void* data, tessera_dtype 
     default:
       throw Error(TESSERA_UNIMPLEMENTED, "cannot store elements of dtype " + std::to_string(dtype));
   }
+}
+
+// What the elements of `sequence`, one of problem.sequences, and `head` are multiplied by in the fp8 tensor
+// of `scales`, problem.q_scales say.
+inline float ScaleOf(const Problem& problem, const tessera_scales& scales, const tessera_sequence& sequence,
+                     int64_t head) {
+  if (scales.data == nullptr) return 1;
+  return scales.data[(&sequence - problem.sequences) * scales.sequence_stride + head * scales.head_stride];
 }
 
 // Index of element (begin + token, head, 0). `begin` is the sequence's q_begin or kv_begin.
