@@ -98,6 +98,8 @@ struct Feature {
   std::function<void(AttentionProblem&, std::vector<Sequence>&)> remove;
 };
 
+bool IsFp8(const ProblemSpec& spec) { return spec.dtype == TESSERA_DTYPE_FP8_E4M3; }
+
 std::vector<Feature> Features() {
   const auto each = [](auto change) {
     return [change](AttentionProblem&, std::vector<Sequence>& sequences) {
@@ -134,6 +136,13 @@ std::vector<Feature> Features() {
       {"top-left alignment",
        [](const ProblemSpec& s) { return s.window.right == 0 && s.window.alignment == Alignment::kTopLeft; },
        each([](Sequence& s) { s.diagonal_offset = s.kv_len - s.q_len; })},
+      {"q scales", IsFp8, [](AttentionProblem& p, auto&) { p.q_scales = {}; }},
+      {"k scales", IsFp8, [](AttentionProblem& p, auto&) { p.k_scales = {}; }},
+      {"v scales", IsFp8, [](AttentionProblem& p, auto&) { p.v_scales = {}; }},
+      {"v scales of heads", [](const ProblemSpec& s) { return IsFp8(s) && s.num_kv_heads > 1; },
+       [](AttentionProblem& p, auto&) { p.v_scales.head_stride = 0; }},
+      {"v scales of sequences", [](const ProblemSpec& s) { return IsFp8(s) && s.sequences.size() > 1; },
+       [](AttentionProblem& p, auto&) { p.v_scales.sequence_stride = 0; }},
       {"GQA", [](const ProblemSpec& s) { return s.num_q_heads > s.num_kv_heads && s.num_kv_heads > 1; },
        // Every query head with the first kv head.
        [](AttentionProblem& p, auto&) { p.k.head_stride = p.v.head_stride = 0; }},
@@ -154,7 +163,7 @@ double DistanceWithout(const Feature& feature, const ProblemSpec& spec) {
   return report.failure.empty() ? report.relative : 1.0;
 }
 
-// The loosest bound of the grid is 3e-3 (bf16).
+// The loosest bound of the grid is 3e-2 (fp8).
 TEST(ConformanceGridTest, AnIgnoredFeatureIsFarOutOfBounds) {
   for (const Feature& feature : Features()) {
     int cases = 0, sensitive = 0;

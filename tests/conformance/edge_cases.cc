@@ -33,6 +33,7 @@ class EdgeCaseList {
   void AddLogits();
   void AddNanAndInf();
   void AddLong();
+  void AddScales();  // of fp8 only
 
   std::vector<ProblemSpec> Take() { return std::move(cases_); }
 
@@ -179,7 +180,9 @@ void EdgeCaseList::AddNanAndInf() {
                                                   {"nan_in_value", Values::kNanInValue},
                                                   {"inf_in_value", Values::kInfInValue},
                                                   {"inf_in_query", Values::kInfInQuery}};
+  const bool has_infinity = dtype_ != TESSERA_DTYPE_FP8_E4M3;
   for (const auto& [name, values] : kinds) {
+    if (!has_infinity && (values == Values::kInfInValue || values == Values::kInfInQuery)) continue;
     Add(name, {.num_q_heads = 4, .sequences = {{20, 61}}, .values = values});
     // Some rows see the key and some do not.
     if (values == Values::kInfInQuery) continue;
@@ -189,7 +192,8 @@ void EdgeCaseList::AddNanAndInf() {
     Add(std::string(name) + "_boolmask",
         {.num_q_heads = 4, .sequences = {{60, 61}}, .mask = kBooleanMask, .values = values});
   }
-  Add("inf_in_query_softcap", {.sequences = {{20, 61}}, .softcap = 2, .values = Values::kInfInQuery});
+  if (has_infinity)
+    Add("inf_in_query_softcap", {.sequences = {{20, 61}}, .softcap = 2, .values = Values::kInfInQuery});
 }
 
 void EdgeCaseList::AddLong() {
@@ -209,11 +213,46 @@ void EdgeCaseList::AddLong() {
   add("d128_causal_q1024_k1024", 1, 128, {1024, 1024}, kCausal);
 }
 
+void EdgeCaseList::AddScales() {
+  const std::pair<const char*, Scales> kinds[] = {{"scales_of_sequence_and_head", Scales::kOfSequenceAndHead},
+                                                  {"scales_of_head", Scales::kOfHead},
+                                                  {"one_scale", Scales::kOne},
+                                                  {"no_scales", Scales::kNone}};
+  const std::vector<Lengths> ragged = {{40, 90}, {1, 300}, {0, 5}, {130, 129}, {7, 3}};
+  for (const auto& [name, scales] : kinds) {
+    for (int32_t dim : {64, 128, 256}) {
+      Add(std::string(name) + "_causal_d" + std::to_string(dim), {.num_q_heads = 6,
+                                                                  .num_kv_heads = 2,
+                                                                  .head_dim_qk = dim,
+                                                                  .head_dim_v = dim,
+                                                                  .sequences = ragged,
+                                                                  .window = kCausal,
+                                                                  .scales = scales});
+    }
+  }
+  Add("scales_softcap_alibi_sinks",
+      {.num_q_heads = 4, .sequences = ragged, .softcap = 20, .alibi = true, .sinks = true});
+  Add("scales_boolmask", {.num_q_heads = 4, .sequences = ragged, .mask = kBooleanMask});
+  Add("scales_negative_scale", {.num_q_heads = 4, .sequences = ragged, .scale_factor = -1});
+  Add("scales_sliding_to_fp32", {.output_dtype = TESSERA_DTYPE_FP32,
+                                 .num_q_heads = 4,
+                                 .num_kv_heads = 1,
+                                 .sequences = ragged,
+                                 .window = {.left = 31, .right = 0}});
+  Add("scales_decode_to_fp16", {.output_dtype = TESSERA_DTYPE_FP16,
+                                .num_q_heads = 8,
+                                .num_kv_heads = 2,
+                                .head_dim_qk = 128,
+                                .head_dim_v = 128,
+                                .sequences = {{1, 4096}, {1, 70}, {1, 1}}});
+}
+
 }  // namespace
 
 std::vector<ProblemSpec> EdgeCases() {
   std::vector<ProblemSpec> all;
-  for (tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+  for (tessera_dtype dtype :
+       {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16, TESSERA_DTYPE_FP8_E4M3}) {
     EdgeCaseList list(dtype);
     list.AddLengths();
     list.AddTileEdges();
@@ -224,6 +263,7 @@ std::vector<ProblemSpec> EdgeCases() {
     list.AddLogits();
     list.AddNanAndInf();
     list.AddLong();
+    if (dtype == TESSERA_DTYPE_FP8_E4M3) list.AddScales();
     for (ProblemSpec& spec : list.Take()) all.push_back(std::move(spec));
   }
   return all;

@@ -119,6 +119,8 @@ double RelativeBound(tessera_dtype dtype) {
       return 4e-4;
     case TESSERA_DTYPE_BF16:
       return 3e-3;
+    case TESSERA_DTYPE_FP8_E4M3:
+      return 3e-2;
     default:
       return 1e-6;
   }

@@ -100,6 +100,23 @@ TEST(NumberFormatsTest, RoundsToNearestEven) {
   EXPECT_EQ(round_trip(TESSERA_DTYPE_FP16, 0x1p-25), 0.0);
   EXPECT_EQ(round_trip(TESSERA_DTYPE_FP16, 0x1.8p-25), 0x1p-24);
   EXPECT_TRUE(std::isnan(round_trip(TESSERA_DTYPE_BF16, kNan)));
+  EXPECT_EQ(round_trip(TESSERA_DTYPE_FP8_E4M3, 1.0625), 1.0);
+  EXPECT_EQ(round_trip(TESSERA_DTYPE_FP8_E4M3, -1.1875), -1.25);
+  EXPECT_EQ(round_trip(TESSERA_DTYPE_FP8_E4M3, 0x1p-10), 0.0);
+  EXPECT_EQ(round_trip(TESSERA_DTYPE_FP8_E4M3, 0x1.1p-10), 0x1p-9);
+  EXPECT_EQ(round_trip(TESSERA_DTYPE_FP8_E4M3, 1000), 448.0);
+  EXPECT_EQ(round_trip(TESSERA_DTYPE_FP8_E4M3, -kInfinity), -448.0);
+  EXPECT_TRUE(std::isnan(round_trip(TESSERA_DTYPE_FP8_E4M3, kNan)));
+}
+
+TEST(NumberFormatsTest, EveryFp8CodeSurvivesARoundTrip) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const auto code = static_cast<uint8_t>(bits);
+    uint8_t again;
+    WriteElement(&again, TESSERA_DTYPE_FP8_E4M3, 0, ReadElement(&code, TESSERA_DTYPE_FP8_E4M3, 0));
+    const bool is_nan = (code & 0x7f) == 0x7f;
+    EXPECT_EQ(is_nan ? again & 0x7f : again, is_nan ? 0x7f : code);
+  }
 }
 
 TEST(NumberFormatsTest, EveryElementSurvivesARoundTrip) {

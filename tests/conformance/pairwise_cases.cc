@@ -15,10 +15,14 @@ struct FactorValue {
 };
 using Factor = std::vector<FactorValue>;
 
-Factor DTypes() {
+Factor WideDTypes() {
   return {{"fp32", [](ProblemSpec& s) { s.dtype = TESSERA_DTYPE_FP32; }},
           {"fp16", [](ProblemSpec& s) { s.dtype = TESSERA_DTYPE_FP16; }},
           {"bf16", [](ProblemSpec& s) { s.dtype = TESSERA_DTYPE_BF16; }}};
+}
+
+Factor Fp8() {
+  return {{"fp8", [](ProblemSpec& s) { s.dtype = TESSERA_DTYPE_FP8_E4M3; }}};
 }
 
 Factor OutputDTypes() {
@@ -81,8 +85,8 @@ Factor Masks() {
           {"biasb16", mask({.kind = TESSERA_MASK_ADDITIVE, .dtype = TESSERA_DTYPE_BF16})}};
 }
 
-std::vector<Factor> Factors() {
-  return {DTypes(),
+std::vector<Factor> Factors(const Factor& dtypes) {
+  return {dtypes,
           OutputDTypes(),
           {Heads(3, 3), Heads(6, 2), Heads(4, 1)},
           {HeadDims(64, 64), HeadDims(128, 128), HeadDims(80, 80), HeadDims(40, 72), HeadDims(192, 128)},
@@ -97,13 +101,9 @@ std::vector<Factor> Factors() {
           {{"", [](ProblemSpec&) {}}, {"nolse", [](ProblemSpec& s) { s.lse = false; }}}};
 }
 
-}  // namespace
-
-std::vector<ProblemSpec> PairwiseCases() {
-  const std::vector<Factor> factors = Factors();
+void AddPairs(const std::vector<Factor>& factors, std::vector<ProblemSpec>& cases) {
   std::vector<int> sizes;
   for (const Factor& factor : factors) sizes.push_back(static_cast<int>(factor.size()));
-  std::vector<ProblemSpec> cases;
   for (const std::vector<int>& row : CoverAllPairs(sizes)) {
     ProblemSpec spec;
     spec.name = "pair";
@@ -114,6 +114,15 @@ std::vector<ProblemSpec> PairwiseCases() {
     }
     cases.push_back(std::move(spec));
   }
+}
+
+}  // namespace
+
+std::vector<ProblemSpec> PairwiseCases() {
+  std::vector<ProblemSpec> cases;
+  AddPairs(Factors(WideDTypes()), cases);
+  // By itself, so that a backend without fp8 still sees every pair.
+  AddPairs(Factors(Fp8()), cases);
   return cases;
 }
 

@@ -16,6 +16,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kUnusedTokens = 2;            // before each packed sequence, and after the last
 constexpr int64_t kHeadGap = 3, kTokenGap = 5;  // unused elements of Layout::kGapped
+constexpr int64_t kScaleGap = 1;                // unused scales after those of each sequence
 constexpr int64_t kHiddenRowPeriod =
     7;  // a mask with queries of its own hides every key of rows 3, 10, 17, ...
 
@@ -40,6 +41,7 @@ class ProblemBuilder {
     PlaceSequences();
     MakeTensors();
     MakePerHeadOptions();
+    MakeScales();
     MakeMasks();
     DrawInputs();
     Distort();
@@ -140,6 +142,34 @@ class ProblemBuilder {
     if (spec_.sinks) p_.sinks = host_.sinks_.data();
   }
 
+  // Of Q's unit-normal numbers times this.
+  double QFactor() const {
+    return spec_.values == Values::kHugeLogits ? 100 : spec_.values == Values::kTinyLogits ? 1e-4 : 1;
+  }
+
+  void MakeScales() {
+    if (spec_.dtype != TESSERA_DTYPE_FP8_E4M3 || spec_.scales == Scales::kNone) return;
+    p_.q_scales = DrawScales(spec_.num_q_heads, QFactor(), host_.q_scales_);
+    p_.k_scales = DrawScales(spec_.num_kv_heads, 1, host_.k_scales_);
+    p_.v_scales = DrawScales(spec_.num_kv_heads, 1, host_.v_scales_);
+  }
+
+  // About what brings unit-normal numbers times `factor` into the range of e4m3. What lies between the
+  // scales of two sequences is NaN.
+  tessera_scales DrawScales(int32_t heads, double factor, std::vector<float>& memory) {
+    const int64_t rows = spec_.scales == Scales::kOfSequenceAndHead ? p_.num_sequences : 1;
+    const int64_t columns = spec_.scales == Scales::kOne ? 1 : heads;
+    memory.assign(static_cast<size_t>(rows * (columns + kScaleGap) + 1),
+                  std::numeric_limits<float>::quiet_NaN());
+    for (int64_t n = 0; n < rows; ++n) {
+      for (int64_t h = 0; h < columns; ++h) {
+        memory[static_cast<size_t>(n * (columns + kScaleGap) + h)] =
+            static_cast<float>(factor * 0.01 * std::exp2(2 * uniform_(random_)));
+      }
+    }
+    return {memory.data(), rows > 1 ? columns + kScaleGap : 0, columns > 1 ? 1 : 0};
+  }
+
   void MakeMasks() {
     const MaskSpec& mask = spec_.mask;
     p_.mask_kind = mask.kind;
@@ -199,24 +229,25 @@ class ProblemBuilder {
 
   // Draws the rows of the sequences; what lies between them keeps its poison.
   void DrawInputs() {
-    const double q_factor = spec_.values == Values::kHugeLogits   ? 100
-                            : spec_.values == Values::kTinyLogits ? 1e-4
-                                                                  : 1;
-    for (const Sequence& s : host_.sequences_) {
-      DrawRows(p_.q, s.q_begin, s.q_len, p_.num_q_heads, p_.head_dim_qk, q_factor);
-      DrawRows(p_.k, s.kv_begin, s.kv_len, p_.num_kv_heads, p_.head_dim_qk, 1);
-      DrawRows(p_.v, s.kv_begin, s.kv_len, p_.num_kv_heads, p_.head_dim_v, 1);
+    for (int64_t n = 0; n < p_.num_sequences; ++n) {
+      const Sequence& s = p_.sequences[n];
+      const auto draw = [&](const TensorView& t, const tessera_scales& scales, int64_t begin, int64_t length,
+                            int64_t heads, int64_t dim, double factor) {
+        for (int64_t h = 0; h < heads; ++h)
+          DrawRows(t, begin, length, h, dim, factor / static_cast<double>(ScaleOf(scales, n, h)));
+      };
+      draw(p_.q, p_.q_scales, s.q_begin, s.q_len, p_.num_q_heads, p_.head_dim_qk, QFactor());
+      draw(p_.k, p_.k_scales, s.kv_begin, s.kv_len, p_.num_kv_heads, p_.head_dim_qk, 1);
+      draw(p_.v, p_.v_scales, s.kv_begin, s.kv_len, p_.num_kv_heads, p_.head_dim_v, 1);
     }
   }
 
-  void DrawRows(const TensorView& t, int64_t begin, int64_t length, int64_t heads, int64_t dim,
+  void DrawRows(const TensorView& t, int64_t begin, int64_t length, int64_t head, int64_t dim,
                 double factor) {
     for (int64_t token = begin; token < begin + length; ++token) {
-      for (int64_t h = 0; h < heads; ++h) {
-        for (int64_t d = 0; d < dim; ++d) {
-          WriteElement(t.data, t.dtype, token * t.token_stride + h * t.head_stride + d,
-                       factor * normal_(random_));
-        }
+      for (int64_t d = 0; d < dim; ++d) {
+        WriteElement(t.data, t.dtype, token * t.token_stride + head * t.head_stride + d,
+                     factor * normal_(random_));
       }
     }
   }

@@ -33,6 +33,7 @@ class HostProblem {
   AttentionProblem problem_{};
   std::vector<std::byte> q_, k_, v_, o_, lse_, mask_;
   std::vector<float> alibi_slopes_, sinks_;
+  std::vector<float> q_scales_, k_scales_, v_scales_;
   std::vector<Sequence> sequences_;
 };
 

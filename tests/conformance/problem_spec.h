@@ -51,10 +51,18 @@ enum class Values {
   kInfInQuery,       // one +Inf in Q, in the middle query of each sequence
 };
 
+// Which scales fp8 inputs have; each value that is not broadcast is drawn by itself.
+enum class Scales {
+  kOfSequenceAndHead,
+  kOfHead,  // one for each head, whatever the sequence
+  kOne,     // one for the whole tensor
+  kNone,    // none: all are 1
+};
+
 struct ProblemSpec {
   std::string name;
   tessera_dtype dtype = TESSERA_DTYPE_FP32;
-  tessera_dtype output_dtype = TESSERA_DTYPE_INVALID;  // INVALID: as dtype
+  tessera_dtype output_dtype = TESSERA_DTYPE_INVALID;  // INVALID: as dtype, bf16 for fp8
   int32_t num_q_heads = 2, num_kv_heads = 2;
   int32_t head_dim_qk = 64, head_dim_v = 64;
   std::vector<Lengths> sequences = {{.q = 33, .kv = 70}};
@@ -68,8 +76,12 @@ struct ProblemSpec {
   MaskSpec mask;
   bool lse = true;
   Values values = Values::kUnitNormal;
+  Scales scales = Scales::kOfSequenceAndHead;  // of fp8 inputs
 
-  tessera_dtype OutputDType() const { return output_dtype == TESSERA_DTYPE_INVALID ? dtype : output_dtype; }
+  tessera_dtype OutputDType() const {
+    if (output_dtype != TESSERA_DTYPE_INVALID) return output_dtype;
+    return dtype == TESSERA_DTYPE_FP8_E4M3 ? TESSERA_DTYPE_BF16 : dtype;
+  }
 };
 
 }  // namespace tessera::testing

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/core/attention_problem.h"
 #include "tests/conformance/number_formats.h"
 
 namespace tessera::testing {
@@ -13,16 +14,17 @@ int64_t MaskIndex(const tessera_sequence& s, int32_t h, int64_t i, int64_t j) {
   return h * s.mask_head_stride + i * s.mask_q_stride + j * s.mask_kv_stride;
 }
 
-// Tokens [begin, begin + length) of one head, (length, dim).
+// Tokens [begin, begin + length) of one head, (length, dim), times their scale.
 template <typename Real>
-std::vector<Real> ReadHead(const tessera_tensor& t, int64_t begin, int64_t length, int64_t head,
-                           int64_t dim) {
+std::vector<Real> ReadHead(const tessera_tensor& t, int64_t begin, int64_t length, int64_t head, int64_t dim,
+                           float scale) {
   std::vector<Real> rows;
   rows.reserve(static_cast<size_t>(length * dim));
   for (int64_t token = begin; token < begin + length; ++token) {
     for (int64_t d = 0; d < dim; ++d) {
       rows.push_back(
-          static_cast<Real>(ReadElement(t.data, t.dtype, token * t.token_stride + head * t.head_stride + d)));
+          static_cast<Real>(ReadElement(t.data, t.dtype, token * t.token_stride + head * t.head_stride + d)) *
+          static_cast<Real>(scale));
     }
   }
   return rows;
@@ -32,12 +34,12 @@ std::vector<Real> ReadHead(const tessera_tensor& t, int64_t begin, int64_t lengt
 template <typename Real>
 class Head {
  public:
-  Head(const tessera_attention_problem& problem, const tessera_sequence& sequence, int32_t h)
-      : p_(problem), s_(sequence), h_(h) {
+  Head(const tessera_attention_problem& problem, int64_t n, int32_t h)
+      : p_(problem), s_(problem.sequences[n]), h_(h) {
     const int32_t g = h / (p_.num_q_heads / p_.num_kv_heads);
-    q_ = ReadHead<Real>(p_.q, s_.q_begin, s_.q_len, h, p_.head_dim_qk);
-    k_ = ReadHead<Real>(p_.k, s_.kv_begin, s_.kv_len, g, p_.head_dim_qk);
-    v_ = ReadHead<Real>(p_.v, s_.kv_begin, s_.kv_len, g, p_.head_dim_v);
+    q_ = ReadHead<Real>(p_.q, s_.q_begin, s_.q_len, h, p_.head_dim_qk, ScaleOf(p_.q_scales, n, h));
+    k_ = ReadHead<Real>(p_.k, s_.kv_begin, s_.kv_len, g, p_.head_dim_qk, ScaleOf(p_.k_scales, n, g));
+    v_ = ReadHead<Real>(p_.v, s_.kv_begin, s_.kv_len, g, p_.head_dim_v, ScaleOf(p_.v_scales, n, g));
   }
 
   void ComputeRow(int64_t i, double* o, double& lse, double& row_size) const {
@@ -119,7 +121,7 @@ ReferenceResult Compute(const tessera_attention_problem& p) {
     result.lse.resize(rows);
     result.row_size.resize(rows);
     for (int32_t h = 0; h < p.num_q_heads; ++h) {
-      const Head<Real> head(p, s, h);
+      const Head<Real> head(p, n, h);
       for (int64_t i = 0; i < s.q_len; ++i) {
         const auto row = static_cast<size_t>(first_row + i * p.num_q_heads + h);
         head.ComputeRow(i, result.o.data() + row * static_cast<size_t>(result.dim), result.lse[row],
