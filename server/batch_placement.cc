@@ -140,7 +140,28 @@ AttentionProblem BatchPlacement::MergedProblem() {
   }
   merged.sequences = sequences_.data();
   merged.num_sequences = static_cast<int64_t>(sequences_.size());
+  merged.q_scales = MergedScales(&AttentionProblem::q_scales, merged.num_q_heads, q_scales_);
+  merged.k_scales = MergedScales(&AttentionProblem::k_scales, merged.num_kv_heads, k_scales_);
+  merged.v_scales = MergedScales(&AttentionProblem::v_scales, merged.num_kv_heads, v_scales_);
   return merged;
+}
+
+// One job's scales as they are; of several jobs, (sequence, head) in `values`, unless no job has any.
+tessera_scales BatchPlacement::MergedScales(tessera_scales AttentionProblem::*scales, int32_t heads,
+                                            std::vector<float>& values) const {
+  if (jobs_.size() == 1) return jobs_.front()->request.problem.*scales;
+  const bool has_any = std::any_of(jobs_.begin(), jobs_.end(), [scales](const Job* job) {
+    return (job->request.problem.*scales).data != nullptr;
+  });
+  if (!has_any) return {};
+  values.clear();
+  for (const Job* const job : jobs_) {
+    const AttentionProblem& problem = job->request.problem;
+    for (int64_t n = 0; n < problem.num_sequences; ++n) {
+      for (int32_t h = 0; h < heads; ++h) values.push_back(ScaleOf(problem.*scales, n, h));
+    }
+  }
+  return {.data = values.data(), .sequence_stride = heads, .head_stride = 1};
 }
 
 absl::Status BatchPlacement::MoveMasksIn(tessera_stream* stream) {

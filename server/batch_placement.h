@@ -67,6 +67,8 @@ class BatchPlacement {
   absl::Status QueueTransfer(const Region& region, const ByteRange& range, CopyKind kind,
                              tessera_stream* stream, int64_t& count);
   AttentionProblem MergedProblem();
+  tessera_scales MergedScales(tessera_scales AttentionProblem::*scales, int32_t heads,
+                              std::vector<float>& values) const;
 
   Device& device_;
   Arena tensors_;
@@ -77,6 +79,7 @@ class BatchPlacement {
   // Tokens by which each job's q side and kv side are moved, and where its masks begin in masks_.
   std::vector<int64_t> q_shifts_, kv_shifts_, mask_offsets_;
   std::vector<Sequence> sequences_;
+  std::vector<float> q_scales_, k_scales_, v_scales_;  // of all jobs' sequences
   bool outputs_go_in_ = false;  // padding values must be on the device before the launch
   int64_t needed_bytes_ = 0;
   int64_t transfers_in_ = 0, transfers_out_ = 0;

@@ -180,6 +180,10 @@ class Splitter {
   int64_t open_bytes_ = 0;  // in it
 };
 
+void SkipHeads(int64_t heads, tessera_scales& scales) {
+  if (scales.data != nullptr) scales.data += heads * scales.head_stride;
+}
+
 }  // namespace
 
 Chunk WholeLaunch(const AttentionProblem& problem) {
@@ -210,6 +214,9 @@ AttentionProblem ProblemOf(const AttentionProblem& problem, const Chunk& chunk,
   AttentionProblem part = problem;
   part.sequences = sequences.data();
   part.num_sequences = chunk.num_sequences;
+  for (tessera_scales* scales : {&part.q_scales, &part.k_scales, &part.v_scales}) {
+    if (scales->data != nullptr) scales->data += chunk.first_sequence * scales->sequence_stride;
+  }
   if (chunk.num_kv_heads == problem.num_kv_heads) return part;
 
   const int32_t ratio = problem.num_q_heads / problem.num_kv_heads;
@@ -225,6 +232,9 @@ AttentionProblem ProblemOf(const AttentionProblem& problem, const Chunk& chunk,
   }
   if (part.alibi_slopes != nullptr) part.alibi_slopes += first_q_head;
   if (part.sinks != nullptr) part.sinks += first_q_head;
+  SkipHeads(first_q_head, part.q_scales);
+  SkipHeads(chunk.first_kv_head, part.k_scales);
+  SkipHeads(chunk.first_kv_head, part.v_scales);
   for (Sequence& sequence : sequences) {
     if (sequence.mask == nullptr) continue;
     sequence.mask = static_cast<const std::byte*>(sequence.mask) +

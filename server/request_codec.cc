@@ -11,6 +11,7 @@
 #include "backend/core/error.h"
 #include "server/batch_layout.h"
 #include "server/mask_codec.h"
+#include "server/scale_codec.h"
 #include "server/tensor_codec.h"
 
 namespace tessera {
@@ -258,7 +259,10 @@ absl::Status DecodeOptions(const v1::AttentionOptions& options, DecodedRequest& 
 absl::StatusOr<DType> DecodeOutputDType(const std::string& field, const v1::RequestedOutput& wire,
                                         DType q_dtype) {
   const bool is_lse = wire.kind() == v1::OUTPUT_KIND_LSE;
-  if (wire.dtype() == v1::DATA_TYPE_UNSPECIFIED) return is_lse ? TESSERA_DTYPE_FP32 : q_dtype;
+  if (wire.dtype() == v1::DATA_TYPE_UNSPECIFIED) {
+    if (is_lse) return TESSERA_DTYPE_FP32;
+    return q_dtype == TESSERA_DTYPE_FP8_E4M3 ? TESSERA_DTYPE_BF16 : q_dtype;
+  }
   TESSERA_ASSIGN_OR_RETURN(const DType dtype, DecodeDType(field, wire.dtype()));
   if (is_lse && dtype != TESSERA_DTYPE_FP32) {
     return InvalidArgument("OUTPUT_DTYPE_INVALID", field, "fp32 or unspecified for LSE", DTypeName(dtype));
@@ -372,6 +376,7 @@ absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header,
   p.sequences = request.sequences.data();
   p.num_sequences = static_cast<int64_t>(request.sequences.size());
   TESSERA_RETURN_IF_ERROR(DecodeOptions(header.options(), request));
+  TESSERA_RETURN_IF_ERROR(DecodeScales(header, request));
   TESSERA_RETURN_IF_ERROR(DecodeMasks(header, o.q_extents, o.k_extents, payload, request));
   TESSERA_RETURN_IF_ERROR(DecodeOutputs(header, o, request));
   TESSERA_RETURN_IF_ERROR(payload.CheckAllTaken());

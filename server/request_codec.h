@@ -23,9 +23,9 @@ struct OutputSpec {
   int64_t bytes = 0;
 };
 
-// A request as an AttentionProblem, with what the problem points to: sequences, slopes, sinks and rearranged
-// tensors. Q, K, V and masks point into the payload, which must outlive this. o.data and lse.data are null
-// until BindOutputs.
+// A request as an AttentionProblem, with what the problem points to: sequences, slopes, sinks, scales and
+// rearranged tensors. Q, K, V and masks point into the payload, which must outlive this. o.data and lse.data
+// are null until BindOutputs.
 struct DecodedRequest {
   DecodedRequest() = default;
   DecodedRequest(DecodedRequest&&) =
@@ -37,13 +37,14 @@ struct DecodedRequest {
   std::vector<Sequence> sequences;
   std::vector<float> alibi_slopes;
   std::vector<float> sinks;
+  std::vector<float> q_scales, k_scales, v_scales;  // of fp8 inputs
   // None, one for all sequences, or one per sequence; sequences[i].mask points into it.
   std::vector<HostSpan> masks;
   std::vector<OutputSpec> outputs;
   // Some rows of the outputs belong to no sequence: padding, 0 in O and -inf in LSE.
   bool has_padding = false;
 
-  int64_t input_bytes = 0;         // of all tensors, slopes and sinks
+  int64_t input_bytes = 0;         // of all tensors, slopes, sinks and scales
   int64_t output_bytes = 0;        // of all outputs
   std::vector<HostBuffer> copies;  // tensors that had to be rearranged or aligned
   int64_t copied_bytes = 0;        // in them

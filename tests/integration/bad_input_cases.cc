@@ -181,12 +181,29 @@ const std::vector<BadInput>& BadInputs() {
                                r.mutable_raw(1)->resize(128);
                              },
                              {kInvalid, "DTYPE_MISMATCH", "fp32", "bf16"}}},
-      {"Fp8HasNoBackend", Attend{[](R& r) {
+      {"Fp8OutputOfFp8", Attend{[](R& r) {
+                                  SetDType(r, v1::DATA_TYPE_FP8_E4M3, 1);
+                                  r.add_outputs()->set_dtype(v1::DATA_TYPE_FP8_E4M3);
+                                },
+                                {kInvalid, "OUTPUT_DTYPE_INVALID", "fp32, fp16, bf16", "fp8_e4m3"}}},
+      {"ScaleCount", Attend{[](R& r) {
+                              SetDType(r, v1::DATA_TYPE_FP8_E4M3, 1);
+                              for (int i = 0; i < 3; ++i) r.add_k_scales(1);
+                            },
+                            {kInvalid, "SCALE_COUNT", "none, 1, 2", "3 entries"}}},
+      {"ZeroScale", Attend{[](R& r) {
+                             SetDType(r, v1::DATA_TYPE_FP8_E4M3, 1);
+                             r.add_q_scales(0);
+                           },
+                           {kInvalid, "TENSOR_SCALE_INVALID", "above 0", "0"}}},
+      {"NanScaleOfAHead", Attend{[](R& r) {
                                    SetDType(r, v1::DATA_TYPE_FP8_E4M3, 1);
-                                   r.add_outputs()->set_dtype(v1::DATA_TYPE_FP32);
-                                   r.set_backend("cpu_fused");
+                                   r.add_v_scales(1);
+                                   r.add_v_scales(kNaN);
                                  },
-                                 {kUnimplemented, "DTYPE_UNSUPPORTED", "fp32", "fp8_e4m3"}}},
+                                 {kInvalid, "TENSOR_SCALE_INVALID", "above 0", "nan"}}},
+      {"ScalesOfFp32", Attend{[](R& r) { r.add_v_scales(1); },
+                              {kInvalid, "SCALES_UNEXPECTED", "fp32 and not fp8_e4m3", "scales"}}},
       // Shapes against each other.
       {"HeadsNotDivisible",
        Attend{[](R& r) {

@@ -45,7 +45,8 @@ TEST(WireContractTest, RequestFieldsAreFrozen) {
       Describe(*v1::AttendRequest::descriptor()),
       (Lines{"id:1:string", "backend:2:string", "layout:3:Layout", "q:4:Tensor", "k:5:Tensor", "v:6:Tensor",
              "q_lens:7:int64:repeated", "kv_lens:8:int64:repeated", "options:9:AttentionOptions",
-             "masks:10:Tensor:repeated", "outputs:11:RequestedOutput:repeated", "raw:15:bytes:repeated"}));
+             "masks:10:Tensor:repeated", "outputs:11:RequestedOutput:repeated", "q_scales:12:float:repeated",
+             "k_scales:13:float:repeated", "v_scales:14:float:repeated", "raw:15:bytes:repeated"}));
   EXPECT_EQ(Describe(*v1::AttentionOptions::descriptor()),
             (Lines{"scale:1:float:optional", "causal:2:bool", "alignment:3:Alignment",
                    "window_left:4:int64:optional", "window_right:5:int64:optional", "softcap:6:float",
@@ -218,6 +219,34 @@ TEST(WireContractTest, RequestSerialisesToGoldenBytesWithPayloadLast) {
   EXPECT_EQ(GoldenRequest().SerializeAsString(), GoldenRequestBytes());
   const auto* descriptor = v1::AttendRequest::descriptor();
   for (int i = 0; i < descriptor->field_count(); ++i) EXPECT_LE(descriptor->field(i)->number(), 15);
+}
+
+// What fp8 inputs add: their dtype, and fields between the outputs and the payload.
+TEST(WireContractTest, Fp8RequestSerialisesToGoldenBytes) {
+  v1::AttendRequest request;
+  request.mutable_q()->set_dtype(v1::DATA_TYPE_FP8_E4M3);
+  request.add_q_scales(1.0f);
+  request.add_k_scales(0.5f);
+  request.add_k_scales(2.0f);
+  request.add_v_scales(0.25f);
+  request.add_raw("A");
+  const std::string bytes = FromHex(
+      "2202"
+      "0804"  // q: dtype FP8_E4M3
+      "6204"
+      "0000803f"  // q_scales, packed
+      "6a08"
+      "0000003f"
+      "00000040"  // k_scales
+      "7204"
+      "0000803e"  // v_scales
+      "7a01"
+      "41");  // raw[0]
+  EXPECT_EQ(request.SerializeAsString(), bytes);
+  v1::AttendRequest parsed;
+  ASSERT_TRUE(parsed.ParseFromString(bytes));
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(parsed, request))
+      << parsed.ShortDebugString();
 }
 
 TEST(WireContractTest, GoldenReplyParses) {

@@ -146,6 +146,29 @@ TEST(LaunchChunksTest, PassesOverEmptySequences) {
   ExpectPartition(shapes.problem, chunks);
 }
 
+TEST(LaunchChunksTest, GivesAChunkItsScales) {
+  Shapes shapes({8, 8, 8}, 4);
+  AttentionProblem& p = shapes.problem;
+  std::vector<float> scales;
+  for (int i = 0; i < 3 * 4; ++i) scales.push_back(static_cast<float>(i + 1));
+  p.q_scales = {scales.data(), 4, 1};
+  p.k_scales = {scales.data(), 0, 1};  // of heads
+  const Chunk chunk{
+      .first_sequence = 1, .num_sequences = 2, .first_kv_head = 0, .num_kv_heads = 4, .ranges = {}};
+  std::vector<Sequence> sequences;
+  const AttentionProblem part = ProblemOf(p, chunk, sequences);
+  EXPECT_EQ(ScaleOf(part.q_scales, 1, 2), ScaleOf(p.q_scales, 2, 2));
+  EXPECT_EQ(ScaleOf(part.k_scales, 1, 2), ScaleOf(p.k_scales, 2, 2));
+  EXPECT_EQ(part.v_scales.data, nullptr);
+
+  shapes.MakeHeadMajor(8);
+  const Chunk heads{
+      .first_sequence = 2, .num_sequences = 1, .first_kv_head = 2, .num_kv_heads = 2, .ranges = {}};
+  const AttentionProblem of_heads = ProblemOf(p, heads, sequences);
+  EXPECT_EQ(ScaleOf(of_heads.q_scales, 0, 1), ScaleOf(p.q_scales, 2, 3));
+  EXPECT_EQ(ScaleOf(of_heads.k_scales, 0, 0), ScaleOf(p.k_scales, 2, 2));
+}
+
 TEST(LaunchChunksTest, KeepsTheLseWithItsRows) {
   Shapes shapes({10, 10});
   shapes.problem.lse = {nullptr, 20 * 2, 2, 1};

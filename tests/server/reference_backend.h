@@ -1,5 +1,5 @@
-// A Backend for server tests: textbook attention in fp32, one row at a time, that can be held at a gate, made
-// to fail, and asked what it ran. Small problems only.
+// A Backend for server tests: textbook attention of fp32 or fp8 inputs to fp32, one row at a time, that can
+// be held at a gate, made to fail, and asked what it ran. Small problems only.
 #pragma once
 
 #include <cmath>
@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/core/backend.h"
+#include "tessera/e4m3.hpp"
 #include "tests/backend/fake_backend.h"
 
 namespace tessera::testing {
@@ -27,22 +28,35 @@ inline float MaskAt(const AttentionProblem& p, const Sequence& s, int64_t h, int
   return 0;
 }
 
-inline void ReferenceRow(const AttentionProblem& p, const Sequence& s, int64_t h, int64_t i) {
+// One row of Q, K or V: fp32, or fp8 times its scale.
+inline std::vector<float> InputRow(const TensorView& t, int64_t token, int64_t head, int32_t dim,
+                                   float scale) {
+  const int64_t first = token * t.token_stride + head * t.head_stride;
+  std::vector<float> row(static_cast<size_t>(dim));
+  for (int32_t d = 0; d < dim; ++d) {
+    row[static_cast<size_t>(d)] = t.dtype == TESSERA_DTYPE_FP8_E4M3
+                                      ? scale * E4M3ToFloat(static_cast<const uint8_t*>(t.data)[first + d])
+                                      : static_cast<const float*>(t.data)[first + d];
+  }
+  return row;
+}
+
+inline void ReferenceRow(const AttentionProblem& p, int64_t n, int64_t h, int64_t i) {
+  const Sequence& s = p.sequences[n];
   const int64_t g = h / (p.num_q_heads / p.num_kv_heads);
-  const auto at = [](const TensorView& t, int64_t token, int64_t head) {
-    return static_cast<float*>(t.data) + token * t.token_stride + head * t.head_stride;
-  };
-  const float* q = at(p.q, s.q_begin + i, h);
-  float* o = at(p.o, s.q_begin + i, h);
+  const auto q = InputRow(p.q, s.q_begin + i, h, p.head_dim_qk, ScaleOf(p.q_scales, n, h));
+  float* o = static_cast<float*>(p.o.data) + (s.q_begin + i) * p.o.token_stride + h * p.o.head_stride;
   std::vector<double> sum(static_cast<size_t>(p.head_dim_v), 0.0);
   double total = p.sinks != nullptr ? std::exp(static_cast<double>(p.sinks[h])) : 0.0;
   for (int64_t j = 0; j < s.kv_len; ++j) {
     const int64_t diagonal = i + s.diagonal_offset;
     if (s.window_left >= 0 && j < diagonal - s.window_left) continue;
     if (s.window_right >= 0 && j > diagonal + s.window_right) continue;
-    const float* k = at(p.k, s.kv_begin + j, g);
+    const auto k = InputRow(p.k, s.kv_begin + j, g, p.head_dim_qk, ScaleOf(p.k_scales, n, g));
     double x = 0;
-    for (int d = 0; d < p.head_dim_qk; ++d) x += static_cast<double>(q[d]) * k[d];
+    for (int d = 0; d < p.head_dim_qk; ++d) {
+      x += static_cast<double>(q[static_cast<size_t>(d)]) * k[static_cast<size_t>(d)];
+    }
     x *= p.scale;
     if (p.softcap > 0) x = p.softcap * std::tanh(x / p.softcap);
     if (p.alibi_slopes != nullptr) x -= p.alibi_slopes[h] * std::abs(static_cast<double>(diagonal - j));
@@ -50,8 +64,8 @@ inline void ReferenceRow(const AttentionProblem& p, const Sequence& s, int64_t h
     const double weight = std::exp(x);
     if (weight == 0) continue;
     total += weight;
-    const float* v = at(p.v, s.kv_begin + j, g);
-    for (int d = 0; d < p.head_dim_v; ++d) sum[static_cast<size_t>(d)] += weight * v[d];
+    const auto v = InputRow(p.v, s.kv_begin + j, g, p.head_dim_v, ScaleOf(p.v_scales, n, g));
+    for (size_t d = 0; d < v.size(); ++d) sum[d] += weight * v[d];
   }
   for (int d = 0; d < p.head_dim_v; ++d) {
     o[d] = total > 0 ? static_cast<float>(sum[static_cast<size_t>(d)] / total) : 0;
@@ -65,7 +79,7 @@ inline void ReferenceRow(const AttentionProblem& p, const Sequence& s, int64_t h
 inline void ReferenceAttention(const AttentionProblem& p) {
   for (int64_t s = 0; s < p.num_sequences; ++s) {
     for (int64_t h = 0; h < p.num_q_heads; ++h) {
-      for (int64_t i = 0; i < p.sequences[s].q_len; ++i) ReferenceRow(p, p.sequences[s], h, i);
+      for (int64_t i = 0; i < p.sequences[s].q_len; ++i) ReferenceRow(p, s, h, i);
     }
   }
 }
@@ -142,7 +156,8 @@ class ReferenceBackend : public Backend {
  public:
   ReferenceBackend(std::string name, int auto_priority, Device& device, BackendControl& control)
       : info_(AbleInfo(std::move(name), auto_priority)), device_(device), control_(control) {
-    info_.capabilities.input_dtypes = info_.capabilities.output_dtypes = DTypeBit(TESSERA_DTYPE_FP32);
+    info_.capabilities.output_dtypes = DTypeBit(TESSERA_DTYPE_FP32);
+    info_.capabilities.input_dtypes = DTypeBit(TESSERA_DTYPE_FP32) | DTypeBit(TESSERA_DTYPE_FP8_E4M3);
   }
 
   const BackendInfo& info() const override { return info_; }

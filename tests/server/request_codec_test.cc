@@ -185,6 +185,53 @@ TEST(RequestCodecTest, PassesOptionsOn) {
   EXPECT_EQ(decoded->sequences[1].diagonal_offset, -12);
 }
 
+// As MakePackedRequest, with fp8 tensors of all ones.
+v1::AttendRequest MakeFp8Request() {
+  v1::AttendRequest request = MakePackedRequest();
+  for (auto* tensor : {request.mutable_q(), request.mutable_k(), request.mutable_v()})
+    tensor->set_dtype(v1::DATA_TYPE_FP8_E4M3);
+  for (auto& raw : *request.mutable_raw()) raw.assign(raw.size() / sizeof(float), '\x38');
+  return request;
+}
+
+TEST(RequestCodecTest, TakesFp8WithoutScalesAsOnesAndAnswersInBf16) {
+  auto decoded = Decode(MakeFp8Request());
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->problem.q.dtype, TESSERA_DTYPE_FP8_E4M3);
+  EXPECT_EQ(decoded->problem.o.dtype, TESSERA_DTYPE_BF16);
+  EXPECT_EQ(decoded->problem.q_scales.data, nullptr);
+  EXPECT_EQ(decoded->input_bytes, 5 * 4 * 8 + 9 * 2 * 8 + 9 * 2 * 6) << "a byte for each element";
+  EXPECT_EQ(decoded->output_bytes, 5 * 4 * 6 * 2);
+  BindOutputs(*decoded);
+}
+
+TEST(RequestCodecTest, BroadcastsScalesByTheirNumber) {
+  v1::AttendRequest request = MakeFp8Request();
+  request.add_q_scales(0.5f);                                                // one
+  for (float scale : {1.0f, 2.0f}) request.add_k_scales(scale);              // of kv heads
+  for (float scale : {1.0f, 2.0f, 3.0f, 4.0f}) request.add_v_scales(scale);  // of sequences and kv heads
+  auto decoded = Decode(request);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  BindOutputs(*decoded);
+  const AttentionProblem& p = decoded->problem;
+  for (int64_t n = 0; n < 2; ++n) {
+    for (int64_t h = 0; h < 4; ++h) EXPECT_EQ(ScaleOf(p.q_scales, n, h), 0.5f);
+    for (int64_t h = 0; h < 2; ++h) {
+      EXPECT_EQ(ScaleOf(p.k_scales, n, h), static_cast<float>(h + 1));
+      EXPECT_EQ(ScaleOf(p.v_scales, n, h), static_cast<float>(2 * n + h + 1));
+    }
+  }
+  EXPECT_EQ(decoded->input_bytes, 5 * 4 * 8 + 9 * 2 * 8 + 9 * 2 * 6 + 7 * 4);
+}
+
+TEST(RequestCodecTest, RefusesOtherNumbersOfScales) {
+  for (int count : {2, 3, 5, 7, 9, 16}) {  // 4 q heads, 2 sequences
+    v1::AttendRequest request = MakeFp8Request();
+    for (int i = 0; i < count; ++i) request.add_q_scales(1);
+    ExpectError(Decode(request).status(), absl::StatusCode::kInvalidArgument, "SCALE_COUNT");
+  }
+}
+
 TEST(RequestCodecTest, AlignsTopLeft) {
   v1::AttendRequest request = MakePackedRequest();
   request.mutable_options()->set_alignment(v1::ALIGNMENT_TOP_LEFT);

@@ -151,6 +151,39 @@ TEST_P(SchedulerTest, MergesPaddedAndMaskedRequests) {
   }
 }
 
+// Each sequence keeps its own scales: one request has them of heads, one of sequences and heads, one has
+// none.
+TEST_P(SchedulerTest, MergesFp8RequestsWithDifferentScales) {
+  const auto fp8 = [](char code) {
+    auto request = MakePackedRequest();
+    for (auto* tensor : {request.mutable_q(), request.mutable_k(), request.mutable_v()})
+      tensor->set_dtype(v1::DATA_TYPE_FP8_E4M3);
+    for (auto& raw : *request.mutable_raw()) {
+      raw.resize(raw.size() / sizeof(float));
+      for (char& element : raw) element = static_cast<char>(code++ & 0x3f);
+    }
+    request.add_outputs()->set_dtype(v1::DATA_TYPE_FP32);
+    return request;
+  };
+  auto of_heads = fp8(1), of_sequences = fp8(20);
+  const auto plain = fp8(7);
+  for (float scale : {1.0f, 2.0f, 3.0f, 0.5f}) of_heads.add_q_scales(scale);
+  of_heads.add_v_scales(8);
+  for (float scale : {1.0f, 0.25f, 3.0f, 0.5f}) {
+    of_sequences.add_k_scales(scale);
+    of_sequences.add_v_scales(10 * scale);
+  }
+  SubmitBlocker();
+  Submit("of_heads", of_heads);
+  Submit("plain", plain);
+  Submit("of_sequences", of_sequences);
+  control_.OpenGate();
+  ExpectCorrect("of_heads", of_heads);
+  ExpectCorrect("plain", plain);
+  ExpectCorrect("of_sequences", of_sequences);
+  EXPECT_EQ(Await("of_heads").ledger.choice.batch_requests, 3);
+}
+
 TEST_P(SchedulerTest, MergesOneMaskPerSequence) {
   SubmitBlocker();
   std::map<std::string, v1::AttendRequest> requests;

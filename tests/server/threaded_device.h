@@ -2,6 +2,7 @@
 // Backend for it. What either does can be watched, held and made to fail.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -169,8 +170,8 @@ class ThreadedBackend : public Backend {
       std::memset(workspace, 0xCD, bytes);
       if (script_.on_work) script_.on_work(own->problem);
       ReferenceAttention(own->problem);
-      if (std::vector<char>(bytes, '\xCD') !=
-          std::vector<char>(static_cast<char*>(workspace), static_cast<char*>(workspace) + bytes)) {
+      const auto* const first = static_cast<const char*>(workspace);
+      if (std::any_of(first, first + bytes, [](char byte) { return byte != '\xCD'; })) {
         throw std::runtime_error("somebody else wrote into the workspace");
       }
     });
