@@ -12,7 +12,10 @@ namespace {
 using tessera::plugin::DTypeBit;
 
 int64_t BytesOf(const tessera_tensor& tensor) {
-  return tensor.num_elements * (tensor.dtype == TESSERA_DTYPE_FP32 ? 4 : 2);
+  const int64_t element = tensor.dtype == TESSERA_DTYPE_FP32       ? 4
+                          : tensor.dtype == TESSERA_DTYPE_FP8_E4M3 ? 1
+                                                                   : 2;
+  return tensor.num_elements * element;
 }
 
 // A problem that owns its host arrays, which are the caller's only for the duration of enqueue().
@@ -23,6 +26,9 @@ class OwnedProblem {
     const auto heads = static_cast<size_t>(problem.num_q_heads);
     if (problem.alibi_slopes != nullptr) slopes_.assign(problem.alibi_slopes, problem.alibi_slopes + heads);
     if (problem.sinks != nullptr) sinks_.assign(problem.sinks, problem.sinks + heads);
+    OwnScales(problem.num_q_heads, problem_.q_scales, q_scales_);
+    OwnScales(problem.num_kv_heads, problem_.k_scales, k_scales_);
+    OwnScales(problem.num_kv_heads, problem_.v_scales, v_scales_);
   }
 
   // The problem with every device pointer made reachable. Throws for one that is not device memory.
@@ -48,9 +54,19 @@ class OwnedProblem {
     if (tensor.num_elements > 0) tensor.data = memory.Reach(tensor.data, BytesOf(tensor), name);
   }
 
+  // Points `scales` at a copy, (sequence, head).
+  void OwnScales(int64_t heads, tessera_scales& scales, std::vector<float>& values) {
+    if (scales.data == nullptr) return;
+    for (int64_t n = 0; n < problem_.num_sequences; ++n) {
+      for (int64_t h = 0; h < heads; ++h)
+        values.push_back(scales.data[n * scales.sequence_stride + h * scales.head_stride]);
+    }
+    scales = {values.data(), heads, 1};
+  }
+
   tessera_attention_problem problem_;
   std::vector<tessera_sequence> sequences_;
-  std::vector<float> slopes_, sinks_;
+  std::vector<float> slopes_, sinks_, q_scales_, k_scales_, v_scales_;
 };
 
 class FencedBackend : public tessera::plugin::Backend {
@@ -60,8 +76,9 @@ class FencedBackend : public tessera::plugin::Backend {
   tessera::plugin::Description Describe() const override {
     tessera::plugin::Description d{"fenced", "1.0", "test backend with a device of its own"};
     d.features = TESSERA_FEATURE_ALL;
-    d.input_dtypes = d.output_dtypes =
+    d.output_dtypes =
         DTypeBit(TESSERA_DTYPE_FP32) | DTypeBit(TESSERA_DTYPE_FP16) | DTypeBit(TESSERA_DTYPE_BF16);
+    d.input_dtypes = d.output_dtypes | DTypeBit(TESSERA_DTYPE_FP8_E4M3);
     d.max_head_dim = kMaxHeadDim;
     return d;
   }
