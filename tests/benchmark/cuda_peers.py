@@ -23,14 +23,16 @@ import math
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-DTYPES = {"fp32": (1, torch.float32), "fp16": (2, torch.float16), "bf16": (3, torch.bfloat16)}
+import peer_library
+from gpu_timing import EXIT_MISSING, Matmul, ROTATED_BYTES, commit, gpu_state, timed
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BOUNDS = {"fp32": 1e-6, "fp16": 4e-4, "bf16": 3e-3}
 GROUPS = ("prefill", "wide", "gqa", "standard", "fp32")
 WRITTEN = ("torch_scaled_q", "torch_scaled_scores")
@@ -42,20 +44,7 @@ PAIRS = {
     "standard": (("cuda_standard", WRITTEN), ("cuda_fused", ("cuda_standard",)), ("cuda_fused", WRITTEN)),
     "fp32": (("cuda_fused", ("cuda_standard",)), ("cuda_fused", (*WRITTEN, "torch_efficient"))),
 }
-ROTATED_BYTES = 2**30
 SAMPLED_ROWS = 64
-EXIT_MISSING = 77
-
-
-class Call(ctypes.Structure):
-    _fields_ = ([(name, ctypes.c_int32) for name in
-                 ("standard", "dtype", "batch", "q_heads", "kv_heads", "q_len", "kv_len", "head_dim", "causal",
-                  "heads_first")]
-                + [(name, ctypes.c_void_p) for name in ("q", "k", "v", "o", "workspace", "stream")])
-
-
-class Plan(ctypes.Structure):
-    _fields_ = [("kernel", ctypes.c_char_p), ("workspace_bytes", ctypes.c_int64)]
 
 
 def parse_arguments():
@@ -68,32 +57,6 @@ def parse_arguments():
     parser.add_argument("--round-ms", type=float, default=8, help="how long a round of one contender should take")
     parser.add_argument("--json")
     return parser.parse_args()
-
-
-def load_library(path):
-    library = ctypes.CDLL(os.path.abspath(path))
-    library.tessera_peer_attention.restype = ctypes.c_char_p
-    library.tessera_peer_make_plan.restype = ctypes.c_char_p
-    return library
-
-
-def output_of(*command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def commit():
-    folder = str(pathlib.Path(__file__).resolve().parent)
-    return (os.environ.get("TESSERA_COMMIT") or output_of("git", "-C", folder, "describe", "--always", "--dirty")
-            or "unknown")
-
-
-def gpu_state():
-    """Driver, clocks, power and temperature as nvidia-smi names them."""
-    return output_of("nvidia-smi", "--format=csv,noheader", "-i", str(torch.cuda.current_device()),
-                     "--query-gpu=driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu")
 
 
 class Problem:
@@ -115,7 +78,7 @@ class Problem:
         """A (batch, heads, tokens, dim) view."""
         shape = (self.batch, heads, self.length, self.dim) if self.heads_first else (
             self.batch, self.length, heads, self.dim)
-        tensor = torch.randn(shape, device="cuda", dtype=torch.float32).to(DTYPES[self.dtype][1])
+        tensor = torch.randn(shape, device="cuda", dtype=torch.float32).to(DTYPES[self.dtype])
         return tensor if self.heads_first else tensor.transpose(1, 2)
 
     def reference(self):
@@ -134,29 +97,37 @@ class Problem:
         return rows, torch.stack(expected)
 
 
+def make_call(problem, copy):
+    """tessera_attention_problem of one copy of the tensors."""
+    call = peer_library.Problem()
+    call.struct_size = ctypes.sizeof(call)
+    call.num_q_heads, call.num_kv_heads = problem.q_heads, problem.kv_heads
+    call.head_dim_qk = call.head_dim_v = problem.dim
+    call.scale = 1 / math.sqrt(problem.dim)
+    for name, tensor in zip(("q", "k", "v", "o"), copy):  # (batch, heads, tokens, dim)
+        setattr(call, name, peer_library.Tensor(tensor.data_ptr(), tensor.numel(), tensor.stride(2), tensor.stride(1),
+                                                peer_library.DTYPES[problem.dtype]))
+    sequences = (peer_library.Sequence * problem.batch)()
+    for b, sequence in enumerate(sequences):
+        sequence.q_begin = b * copy[0].stride(0) // copy[0].stride(2)
+        sequence.kv_begin = b * copy[1].stride(0) // copy[1].stride(2)
+        sequence.q_len = sequence.kv_len = problem.length
+        sequence.window_left, sequence.window_right = -1, 0 if problem.causal else -1
+    call.sequences, call.num_sequences = sequences, problem.batch
+    return call
+
+
 class Ours:
     def __init__(self, library, problem, standard):
-        self.library, self.problem = library, problem
-        self.calls = []
-        for q, k, v, o in problem.copies:
-            self.calls.append(Call(int(standard), DTYPES[problem.dtype][0], problem.batch, problem.q_heads,
-                                   problem.kv_heads, problem.length, problem.length, problem.dim,
-                                   int(problem.causal), int(problem.heads_first), q.data_ptr(), k.data_ptr(),
-                                   v.data_ptr(), o.data_ptr(), None, torch.cuda.current_stream().cuda_stream))
-        plan = Plan()
-        refusal = library.tessera_peer_make_plan(ctypes.byref(self.calls[0]), ctypes.byref(plan))
-        if refusal is not None:
-            raise RuntimeError(refusal.decode())
-        self.kernel, self.workspace_bytes = plan.kernel.decode(), plan.workspace_bytes
-        self.workspace = torch.empty(max(plan.workspace_bytes, 1), dtype=torch.uint8, device="cuda")
-        for call in self.calls:
-            call.workspace = self.workspace.data_ptr()
+        self.library, self.problem, self.standard = library, problem, standard
+        self.calls = [make_call(problem, copy) for copy in problem.copies]
+        self.kernel, self.workspace_bytes = library.plan(self.calls[0], standard)
+        self.workspace = torch.empty(max(self.workspace_bytes, 1), dtype=torch.uint8, device="cuda")
+        self.stream = torch.cuda.current_stream().cuda_stream
 
     def __call__(self, turn):
         copy = turn % len(self.calls)
-        error = self.library.tessera_peer_attention(ctypes.byref(self.calls[copy]))
-        if error is not None:
-            raise RuntimeError(error.decode())
+        self.library.enqueue(self.calls[copy], self.standard, self.workspace.data_ptr(), self.stream)
         return self.problem.copies[copy][3]
 
 
@@ -219,17 +190,6 @@ def cells_of(group):
             for length in (1024, 2048, 4096, 8192, 16384):
                 yield (f"d128 {heads} heads full {length}", length,
                        ("bf16" if group == "standard" else "fp32", 1, heads, heads, length, 128, False, True))
-
-
-def timed(contender, turn, launches):
-    """Milliseconds of one launch."""
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    for i in range(launches):
-        contender(turn + i)
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end) / launches
 
 
 def check(name, contender, problem, output, rows, expected):
@@ -313,8 +273,7 @@ def measure_ceilings():
     source = torch.empty(2**31, dtype=torch.uint8, device="cuda").random_()
     target = torch.empty_like(source)
     copy = 2 * source.numel() / median(lambda turn: target.copy_(source), 4) / 1e6
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    matmul = 2 * 8192**3 / median(lambda turn: a @ b, 4) / 1e9
+    matmul = Matmul.flops / median(Matmul(), 4) / 1e9
     return {"copy_gb_per_s": copy, "matmul_tflop_per_s": matmul}
 
 
@@ -327,7 +286,7 @@ def main():
         print("cuda_peers.py: skipped: PyTorch finds no GPU", file=sys.stderr)
         sys.exit(EXIT_MISSING)
     torch.backends.cuda.matmul.allow_tf32 = False
-    library = load_library(arguments.library)
+    library = peer_library.PeerLibrary(arguments.library)
     seed = int.from_bytes(os.urandom(4), "little")
     torch.manual_seed(seed)
     header = {"benchmark": "cuda_peers", "commit": commit(), "date": time.strftime("%Y-%m-%d"), "seed": seed,
