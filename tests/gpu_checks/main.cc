@@ -22,7 +22,7 @@
 ABSL_FLAG(std::string, out, "gpu-checks", "folder for gpu-checks.json and the steps' logs; made if need be");
 ABSL_FLAG(std::vector<std::string>, steps, {},
           "steps to run, by full name or by what stands before the dot: conformance,verify,memory,compare,"
-          "kernel,memcheck,racecheck,traffic,peers; all if left out");
+          "kernel,memcheck,racecheck,traffic,peers,sweep,features,ragged,fp8; all if left out");
 ABSL_FLAG(std::string, fused, "cuda_fused", "backend under test");
 ABSL_FLAG(std::string, standard, "cuda_standard", "baseline");
 ABSL_FLAG(std::string, filter, "", "run only conformance cases whose name contains this");
@@ -38,7 +38,8 @@ ABSL_FLAG(std::string, ncu, "",
           "path of ncu: adds the step traffic, which holds the modelled memory traffic and the kernel's name "
           "to what ncu sees; needs python3");
 ABSL_FLAG(std::string, python, "",
-          "a python3 that has PyTorch: adds the steps peers, which time its kernels and ours in turn");
+          "a python3 that has PyTorch: adds the steps peers, sweep, features, ragged and fp8, which time its "
+          "kernels and ours in turn");
 ABSL_FLAG(bool, require_all, false,
           "what would be skipped, for want of a GPU or of cuBLAS, say, is a failure");
 ABSL_FLAG(int, step_timeout, 240, "seconds that each step may take");

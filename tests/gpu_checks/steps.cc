@@ -1,5 +1,6 @@
 #include "tests/gpu_checks/steps.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -169,6 +170,27 @@ StepResult Peers(const Settings& settings, const std::string& group, seconds tim
   return result;
 }
 
+// The sweep: each cell of `groups` in turn with PyTorch's kernels, against its bar. A missed bar fails
+// nothing, a wrong result does.
+StepResult Sweep(const Settings& settings, const std::string& step, const std::string& groups,
+                 seconds timeout) {
+  constexpr seconds kStartAndLastCell{30};  // what --budget-seconds does not count
+  const std::string file = absl::StrCat(settings.out, "/", step, ".rounds.json");
+  const seconds budget = std::max(timeout - kStartAndLastCell, seconds(1));
+  Arguments arguments = {settings.python,
+                         BenchmarkScript("cuda_sweep.py"),
+                         absl::StrCat(ProgramFolder(), "/../lib/libtessera_kernels_cuda_shared.so"),
+                         absl::StrCat("--cells=", groups),
+                         absl::StrCat("--budget-seconds=", budget.count()),
+                         absl::StrCat("--json=", file)};
+  if (step == "sweep") arguments.push_back(absl::StrCat("--png=", settings.out, "/sweep.png"));
+  if (settings.quick) arguments.push_back("--quick");
+  StepResult result = RunProgram("/usr/bin/env", arguments, timeout);
+  TakeJsonFile(file, result);
+  SumUpByLastLine(result);
+  return result;
+}
+
 // A step of one backend, skipped where that cannot run.
 Step BackendStep(const std::string& check, const std::string& backend, const BackendStatus& status,
                  std::function<StepResult(seconds)> run) {
@@ -237,6 +259,13 @@ std::vector<Step> MakeSteps(const Settings& settings, const Environment& environ
     for (const char* group : {"prefill", "wide", "gqa", "standard", "fp32"}) {
       steps.push_back({absl::StrCat("peers.", group),
                        [&, group](seconds timeout) { return Peers(settings, group, timeout); }});
+    }
+    const std::pair<const char*, const char*> sweeps[] = {
+        {"sweep", "main,gqa"}, {"features", "features,window"}, {"ragged", "ragged"}, {"fp8", "fp8"}};
+    for (const auto& [step, groups] : sweeps) {
+      steps.push_back({step, [&settings, step = step, groups = groups](seconds timeout) {
+                         return Sweep(settings, step, groups, timeout);
+                       }});
     }
   }
   return steps;

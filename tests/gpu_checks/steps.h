@@ -24,7 +24,8 @@ struct Settings {
 };
 
 // conformance.BACKEND, verify.BACKEND, memory, compare.DTYPE, kernel.DTYPE, and with the tools
-// memcheck.BACKEND, racecheck.BACKEND and ncu. Keeps references to both arguments.
+// memcheck.BACKEND, racecheck.BACKEND, traffic.BACKEND, peers.GROUP, sweep, features, ragged and fp8. Keeps
+// references to both arguments.
 std::vector<Step> MakeSteps(const Settings& settings, const Environment& environment);
 
 // Workspace and device memory of fused and standard attention at one length, 4 heads, head_dim 128, through a
