@@ -118,6 +118,8 @@ def show_end(report, options):
     growth = sweep_report.fp8_growth(report["cells"], sweep_cells.FP8_ERROR_LENGTHS, sweep_cells.FP8_ERROR_GROWTH)
     for row in growth:
         print(sweep_report.format_growth(row))
+    for line in sweep_report.missed_bars(report["cells"]):
+        print(line)
     if options.png:
         title = f"bf16 attention, forward: {report['device']}, commit {report['commit']}, {report['date']}"
         try:
@@ -137,8 +139,8 @@ def print_header(report):
     print(sweep_report.HEADINGS)
 
 
-def main():
-    options = parse_arguments()
+def main(arguments=None):
+    options = parse_arguments(arguments)
     if options.earlier:
         report = json.loads(pathlib.Path(options.earlier).read_text())
         print_header(report)

@@ -128,6 +128,16 @@ def format_growth(row):
             f"{row['verdict']}")
 
 
+def missed_bars(cells):
+    """The first build's, as lines, the furthest first."""
+    rows = [(cell, row) for cell in cells if not cell.get("not_run") for row in judge(cell)
+            if row["verdict"] == "below" and "@" not in row["of"]]
+    rows.sort(key=lambda pair: pair[1]["bar"] / pair[1]["median"] if pair[1]["kind"] == "cost"
+              else pair[1]["median"] / pair[1]["bar"])
+    return [f"missed: {cell['group']}/{cell['cell']} {row['of']}: {row['median']:.3f}, bar {row['bar']:.2f}"
+            for cell, row in rows]
+
+
 def summary(cells, growth=()):
     """(one line, anything wrong, any bar missed); the bars are the first build's."""
     rows = [row for cell in cells if not cell.get("not_run") for row in judge(cell) if "@" not in row["of"]]
