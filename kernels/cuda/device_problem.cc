@@ -29,8 +29,6 @@ DeviceTensor View(const tessera_tensor& tensor, int64_t head_dim) {
   return {tensor.data, tensor.token_stride, tensor.head_stride, tensor.dtype, IsVectorised(tensor, head_dim)};
 }
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 DeviceSequence View(const tessera_sequence& s) {
   DeviceSequence view{};
   view.q_begin = s.q_begin;
@@ -60,21 +58,53 @@ int64_t LongestWalk(const DeviceSequence& s) {
   return std::max(keys(0), keys(int64_t{s.q_len} - 1));
 }
 
-std::vector<DeviceSequence> MakeSequences(const tessera_attention_problem& p, int32_t tile_q,
-                                          int32_t* num_tiles) {
+// Pairs of a run that are walked together: the row heads of as many kv heads as `l2_bytes` hold keys and
+// values of, and at least one. Row heads that share a kv head stay together. `kv_len`: of the run's longest
+// sequence.
+int64_t GroupPairs(const tessera_attention_problem& p, const RowTiling& tiling, int64_t l2_bytes,
+                   int64_t run_length, int64_t kv_len) {
+  if (l2_bytes <= 0) return 1;
+  const int64_t row_heads = tiling.RowHeads(p);
+  const int64_t sharing = row_heads / p.num_kv_heads;
+  const int64_t head_bytes = kv_len * (int64_t{p.head_dim_qk} + p.head_dim_v) * ElementBytes(p.k.dtype);
+  const int64_t kv_heads = run_length * p.num_kv_heads;
+  const int64_t fit = std::clamp<int64_t>(head_bytes == 0 ? kv_heads : l2_bytes / head_bytes, 1, kv_heads);
+  // Evenly, so that the last group is not a small one whose longest tiles would end the launch.
+  const int64_t groups = (kv_heads + fit - 1) / fit;
+  return (kv_heads + groups - 1) / groups * sharing;
+}
+
+// Cuts the sorted sequences into runs. Returns the tiles of one row head.
+int64_t SetRuns(const tessera_attention_problem& p, const RowTiling& tiling, int64_t l2_bytes,
+                std::vector<DeviceSequence>& sequences) {
+  int64_t first_tile = 0;
+  for (size_t begin = 0, end = 0; begin < sequences.size(); begin = end) {
+    const int64_t tiles = tiling.Tiles(sequences[begin].q_len);
+    int32_t kv_len = 0;
+    for (; end < sequences.size() && tiling.Tiles(sequences[end].q_len) == tiles; ++end) {
+      kv_len = std::max(kv_len, sequences[end].kv_len);
+    }
+    const auto length = static_cast<int64_t>(end - begin);
+    // A run without tiles is never looked up, and its pairs may be more than int32 counts.
+    const int64_t group_pairs = tiles == 0 ? 1 : GroupPairs(p, tiling, l2_bytes, length, kv_len);
+    for (size_t n = begin; n < end; ++n) {
+      sequences[n].first_tile = static_cast<int32_t>(first_tile);
+      sequences[n].run_begin = static_cast<int32_t>(begin);
+      sequences[n].run_length = static_cast<int32_t>(length);
+      sequences[n].group_pairs = static_cast<int32_t>(group_pairs);
+    }
+    first_tile += tiles * length;
+  }
+  return first_tile;
+}
+
+std::vector<DeviceSequence> SortedSequences(const tessera_attention_problem& p) {
   std::vector<DeviceSequence> sequences;
   sequences.reserve(static_cast<size_t>(p.num_sequences));
   for (int64_t n = 0; n < p.num_sequences; ++n) sequences.push_back(View(p.sequences[n]));
   std::stable_sort(sequences.begin(), sequences.end(), [](const DeviceSequence& a, const DeviceSequence& b) {
     return LongestWalk(a) > LongestWalk(b);
   });
-  const int64_t group = p.num_q_heads / p.num_kv_heads;
-  int64_t tiles = 0;
-  for (DeviceSequence& s : sequences) {
-    s.first_tile = static_cast<int32_t>(tiles);
-    tiles += CeilDiv(s.q_len * group, tile_q);
-  }
-  *num_tiles = static_cast<int32_t>(tiles);
   return sequences;
 }
 
@@ -104,7 +134,7 @@ int64_t TableBytes(const tessera_attention_problem& problem) {
   return bytes <= DeviceProblem::kInlineBytes ? 0 : bytes;
 }
 
-std::string IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
+std::string IndexLimit(const tessera_attention_problem& p, const RowTiling& tiling) {
   const auto too_many = [](int64_t actual, const std::string& what, int64_t limit) {
     return std::to_string(actual) + " " + what + ", expected fewer than " + std::to_string(limit);
   };
@@ -121,14 +151,14 @@ std::string IndexLimit(const tessera_attention_problem& p, int32_t tile_q) {
     if (p.alibi_slopes != nullptr && std::abs(s.diagonal_offset) >= kMaxPosition) {
       return too_many(s.diagonal_offset, OfSequence("as ALiBi's diagonal offset", n), kMaxPosition);
     }
-    blocks += CeilDiv(s.q_len * group, tile_q) * p.num_kv_heads;
+    blocks += tiling.Tiles(s.q_len) * tiling.RowHeads(p);
     if (blocks > INT32_MAX) return too_many(blocks, "blocks of the launch", int64_t{INT32_MAX} + 1);
   }
   return "";
 }
 
-cudaError_t MakeDeviceProblem(const tessera_attention_problem& p, int32_t tile_q, void* workspace,
-                              cudaStream_t stream, DeviceProblem* device) {
+std::vector<std::byte> FillDeviceProblem(const tessera_attention_problem& p, const RowTiling& tiling,
+                                         int64_t l2_bytes, DeviceProblem* device) {
   device->q = View(p.q, p.head_dim_qk);
   device->k = View(p.k, p.head_dim_qk);
   device->v = View(p.v, p.head_dim_v);
@@ -147,16 +177,16 @@ cudaError_t MakeDeviceProblem(const tessera_attention_problem& p, int32_t tile_q
   device->mask_dtype = p.mask_dtype;
   device->has_alibi = p.alibi_slopes != nullptr;
   device->has_sinks = p.sinks != nullptr;
+  device->rows_per_query = tiling.rows_per_query;
+  device->tile_rows = tiling.tile_rows;
+  device->num_row_heads = static_cast<int32_t>(tiling.RowHeads(p));
   device->num_sequences = static_cast<int32_t>(p.num_sequences);
+  std::vector<DeviceSequence> sequences = SortedSequences(p);
+  device->num_tiles = static_cast<int32_t>(SetRuns(p, tiling, l2_bytes, sequences));
 
-  const std::vector<DeviceSequence> sequences = MakeSequences(p, tile_q, &device->num_tiles);
-  std::vector<std::byte> spilled;
-  std::byte* tables = device->inline_tables;
-  const bool spills = TableBytes(p) > 0;
-  if (spills) {
-    spilled.resize(static_cast<size_t>(PackedTableBytes(p)));
-    tables = spilled.data();
-  }
+  device->tables = nullptr;
+  std::vector<std::byte> spilled(static_cast<size_t>(TableBytes(p)));
+  std::byte* tables = spilled.empty() ? device->inline_tables : spilled.data();
   const auto append = [&tables](const void* data, size_t bytes) {
     if (bytes > 0) std::memcpy(tables, data, bytes);
     tables += bytes;
@@ -165,8 +195,15 @@ cudaError_t MakeDeviceProblem(const tessera_attention_problem& p, int32_t tile_q
   append(sequences.data(), sequences.size() * sizeof(DeviceSequence));
   if (device->has_alibi) append(p.alibi_slopes, head_bytes);
   if (device->has_sinks) append(p.sinks, head_bytes);
-  device->tables = spills ? static_cast<const std::byte*>(workspace) : nullptr;
-  return spills ? CopyTables(spilled, workspace, stream) : cudaSuccess;
+  return spilled;
+}
+
+cudaError_t MakeDeviceProblem(const tessera_attention_problem& p, const RowTiling& tiling, int64_t l2_bytes,
+                              void* workspace, cudaStream_t stream, DeviceProblem* device) {
+  const std::vector<std::byte> spilled = FillDeviceProblem(p, tiling, l2_bytes, device);
+  if (spilled.empty()) return cudaSuccess;
+  device->tables = static_cast<const std::byte*>(workspace);
+  return CopyTables(spilled, workspace, stream);
 }
 
 }  // namespace tessera::kernels::cuda

@@ -8,7 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
+#include "kernels/cuda/row_tiling.h"
 #include "tessera/attention.h"
 
 namespace tessera::kernels::cuda {
@@ -37,9 +39,13 @@ struct DeviceSequence {
   int32_t q_len, kv_len;
   int32_t first_shift, last_shift;  // clamped to +-kMaxPosition; -kMaxPosition, kMaxPosition: no window
   int32_t diagonal;                 // diagonal_offset, clamped likewise
-  // Blocks of the launch before those of this sequence, in units of one kv head: what a schedule of
-  // (sequence, kv head, row tile) blocks is looked up by.
-  int32_t first_tile;
+
+  // Where the launch's blocks for this sequence are (FindTile in block_work.cuh). Neighbouring sequences of
+  // equally many tiles form a run.
+  int32_t first_tile;   // tiles of one row head before those of the run
+  int32_t run_begin;    // the run's first sequence
+  int32_t run_length;   // sequences
+  int32_t group_pairs;  // (sequence, row head) pairs that are walked together
 };
 
 struct DeviceProblem {
@@ -54,22 +60,25 @@ struct DeviceProblem {
   tessera_dtype mask_dtype;
   bool has_alibi, has_sinks;
 
-  int32_t num_sequences, num_tiles;  // tiles of one kv head, all sequences
+  int32_t rows_per_query, tile_rows, num_row_heads;  // as RowTiling says
+  int32_t num_sequences, num_tiles;                  // tiles of one row head, all sequences
   // The tables, in this order: DeviceSequence[num_sequences], slopes [num_q_heads], sinks [num_q_heads].
   // null: they are in `inline_tables`.
   const std::byte* tables;
   static constexpr int kInlineBytes = 3584;  // keeps the struct below the 4 KiB that every launch may carry
   alignas(16) std::byte inline_tables[kInlineBytes];
 
-#ifdef __CUDACC__
-  __device__ const DeviceSequence* sequences() const {
+  // On the host only while the tables are inline, or have been pointed to host memory.
+  __host__ __device__ const DeviceSequence* sequences() const {
     return reinterpret_cast<const DeviceSequence*>(tables != nullptr ? tables : inline_tables);
   }
-  __device__ const float* alibi_slopes() const {
+  __host__ __device__ const float* alibi_slopes() const {
     return reinterpret_cast<const float*>(sequences() + num_sequences);
   }
-  __device__ const float* sinks() const { return alibi_slopes() + (has_alibi ? num_q_heads : 0); }
-#endif
+  __host__ __device__ const float* sinks() const { return alibi_slopes() + (has_alibi ? num_q_heads : 0); }
+
+  // Of the launch: one for each tile of each row head.
+  __host__ __device__ int32_t num_blocks() const { return num_tiles * num_row_heads; }
 };
 static_assert(sizeof(DeviceProblem) <= 4096);
 
@@ -77,14 +86,23 @@ static_assert(sizeof(DeviceProblem) <= 4096);
 int64_t TableBytes(const tessera_attention_problem& problem);
 
 // What a kernel of this folder cannot index, as text for the user, or an empty string: kMaxPosition or
-// kMaxGroup exceeded, more tiles of `tile_q` rows than a grid has blocks.
-std::string IndexLimit(const tessera_attention_problem& problem, int32_t tile_q);
+// kMaxGroup exceeded, more tiles than a grid has blocks.
+std::string IndexLimit(const tessera_attention_problem& problem, const RowTiling& tiling);
 
-// Fills *device. Sequences are cut into tiles of `tile_q` rows, a row being one query of one of the
-// num_q_heads / num_kv_heads heads that share a kv head (row = query * group + head of the group), and sorted
-// by falling work, so that the longest blocks start first. Where TableBytes() is not 0 the tables are queued
-// into `workspace` on `stream`; the host memory they come from is free when this returns.
-cudaError_t MakeDeviceProblem(const tessera_attention_problem& problem, int32_t tile_q, void* workspace,
-                              cudaStream_t stream, DeviceProblem* device);
+// Fills *device for a problem within IndexLimit(). Its blocks (FindTile in block_work.cuh) run through the
+// sequences by falling work, so that the longest blocks start first. Of the pairs of a run as many as have
+// keys and values of at most `l2_bytes` together are walked at once, longest row tiles of all of them first:
+// neighbouring blocks are then equally long, and find in L2 what the others have loaded. With 0, one pair
+// after the other.
+//
+// Where TableBytes() is not 0 the tables are queued into `workspace` on `stream`; the host memory they come
+// from is free when this returns.
+cudaError_t MakeDeviceProblem(const tessera_attention_problem& problem, const RowTiling& tiling,
+                              int64_t l2_bytes, void* workspace, cudaStream_t stream, DeviceProblem* device);
+
+// The part of MakeDeviceProblem that needs no GPU. Returns the tables that belong into the workspace, which
+// device->tables does not point to yet: empty where TableBytes() is 0.
+std::vector<std::byte> FillDeviceProblem(const tessera_attention_problem& problem, const RowTiling& tiling,
+                                         int64_t l2_bytes, DeviceProblem* device);
 
 }  // namespace tessera::kernels::cuda

@@ -17,7 +17,7 @@ __device__ void Fused16Bit(const DeviceProblem& problem) {
   extern __shared__ __align__(128) std::byte shared_memory[];
   static_assert(sizeof(Fused16BitShared<Config>) <= kMaxSharedBytes16Bit);
   auto& shared = *reinterpret_cast<Fused16BitShared<Config>*>(shared_memory);
-  const BlockWork work = FindWork(problem, static_cast<int32_t>(blockIdx.x), Config::kTileQ);
+  const BlockWork work = FindWork(problem, static_cast<int32_t>(blockIdx.x));
   const KeyWalk walk = WalkOf(work, Config::kTileQ, Config::kTileKv);
 
   Producer<Config> producer{problem, work, shared};
@@ -42,7 +42,7 @@ __device__ void Fused16Bit(const DeviceProblem& problem) {
     if (tile > walk.first_tile) producer.LoadKeys(tile - 1);
     ptx::CpAsyncCommit();
 
-    const bool is_full = walk.IsFull(tile, Config::kTileKv);
+    const bool is_full = walk.IsFull(tile);
     if constexpr (Config::kFeatures) masking.ApplyFeatures(consumer, tile);
     if (!is_full) masking.ApplyWindow(consumer, tile);
     softmax.Update(consumer);

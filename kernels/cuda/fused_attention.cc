@@ -13,6 +13,8 @@ namespace {
 constexpr float kLargestPlainScale = 1e38f;
 // What CUDA itself takes of a block's shared memory.
 constexpr int64_t kReservedSharedBytes = 1024;
+// Of the L2 that the keys and values may take which blocks share; Q, O and what is on its way need the rest.
+constexpr int64_t kL2Share = 2;
 
 FusedKernels KernelsFor(tessera_dtype dtype) {
   switch (dtype) {
@@ -64,7 +66,7 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
                      std::to_string(traits.shared_memory_per_block);
     return choice;
   }
-  choice.refusal = IndexLimit(problem, kernel->tile_q);
+  choice.refusal = IndexLimit(problem, WholeGroups(problem, kernel->tile_q));
   if (!choice.refusal.empty()) return choice;
   choice.kernel = kernel->name;
   choice.tile_q = kernel->tile_q;
@@ -84,15 +86,16 @@ cudaError_t FusedAttention(const tessera_attention_problem& problem, const Devic
   const FusedKernel* const kernel = FindKernel(problem, traits);
   if (kernel == nullptr) return cudaErrorInvalidValue;
   DeviceProblem device;
-  cudaError_t error = MakeDeviceProblem(problem, kernel->tile_q, workspace, stream, &device);
-  const int64_t blocks = int64_t{device.num_tiles} * device.num_kv_heads;
-  if (error != cudaSuccess || blocks == 0) return error;
+  cudaError_t error = MakeDeviceProblem(problem, WholeGroups(problem, kernel->tile_q),
+                                        traits.l2_bytes / kL2Share, workspace, stream, &device);
+  if (error != cudaSuccess || device.num_blocks() == 0) return error;
   error = cudaFuncSetAttribute(kernel->function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                kernel->shared_memory_bytes);
   if (error != cudaSuccess) return error;
   void* arguments[] = {&device};
-  return cudaLaunchKernel(kernel->function, dim3(static_cast<unsigned>(blocks)), dim3(kernel->threads),
-                          arguments, static_cast<size_t>(kernel->shared_memory_bytes), stream);
+  return cudaLaunchKernel(kernel->function, dim3(static_cast<unsigned>(device.num_blocks())),
+                          dim3(kernel->threads), arguments, static_cast<size_t>(kernel->shared_memory_bytes),
+                          stream);
 }
 
 cudaError_t CheckFusedKernels() {

@@ -171,7 +171,7 @@ __device__ void FusedFp32(const DeviceProblem& problem) {
   extern __shared__ __align__(128) std::byte shared_memory[];
   static_assert(sizeof(Shared<Config>) <= kMaxSharedBytes);
   auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
-  const BlockWork work = FindWork(problem, static_cast<int32_t>(blockIdx.x), Config::kTileQ);
+  const BlockWork work = FindWork(problem, static_cast<int32_t>(blockIdx.x));
   const KeyWalk walk = WalkOf(work, Config::kTileQ, Config::kTileKv);
 
   Producer<Config> producer(problem, work, walk, shared);
@@ -186,7 +186,7 @@ __device__ void FusedFp32(const DeviceProblem& problem) {
       consumer.Scores(shared.q, producer.Next().keys, slice);
     }
 
-    const bool is_full = walk.IsFull(tile, Config::kTileKv);
+    const bool is_full = walk.IsFull(tile);
     if constexpr (Config::kFeatures) masking.ApplyFeatures(consumer, tile);
     if (!is_full) masking.ApplyWindow(consumer, tile);
     const bool hides = !is_full || (Config::kFeatures && problem.mask_kind != TESSERA_MASK_NONE);

@@ -7,8 +7,8 @@
 
 namespace tessera::kernels::cuda {
 
-// `function` is void(const __grid_constant__ DeviceProblem), launched with problem.num_tiles *
-// problem.num_kv_heads blocks.
+// `function` is void(const __grid_constant__ DeviceProblem), launched with
+// problem.num_blocks() blocks on tiles of WholeGroups(problem, tile_q).
 struct FusedKernel {
   const char* name;  // as a profiler shows it
   const void* function;

@@ -47,7 +47,7 @@ StandardWave::PartPointers Place(const PartBytes& parts, void* workspace) {
 }
 
 std::string Refusal(const tessera_attention_problem& problem) {
-  std::string limit = IndexLimit(problem, /*tile_q=*/1);
+  std::string limit = IndexLimit(problem, WholeGroups(problem, /*tile_q=*/1));
   if (!limit.empty()) return limit;
   for (int64_t n = 0; n < problem.num_sequences; ++n) {
     const int64_t keys = problem.sequences[n].kv_len;
@@ -70,7 +70,8 @@ class StandardRun {
     const tessera_attention_problem problem = wave.Problem();
     Then([&] {
       // Equal sequences keep their order.
-      return MakeDeviceProblem(problem, /*tile_q=*/1, part(StandardPart::kTables), stream_, &device_);
+      return MakeDeviceProblem(problem, WholeGroups(problem, /*tile_q=*/1), /*l2_bytes=*/0,
+                               part(StandardPart::kTables), stream_, &device_);
     });
     if (wave.has_keys()) {
       PackOperands(wave, problem);

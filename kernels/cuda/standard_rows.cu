@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads)
     const RowPlace at = PlaceOf(row, p.num_q_heads, lengths.q_len);
     const DeviceSequence& sequence = p.sequences()[at.sequence];
     const int32_t kv_head = at.head / p.group;
-    const BlockWork work(sequence, /*group=*/1, at.head, at.token);
+    const BlockWork work(sequence, /*rows_per_query=*/1, at.head, kv_head, at.token);
     const RowWindow window = WindowOf(work, at.token);
     const RowFeatures features = FeaturesOf(p, work, at.token);
     const uint8_t* const marks = non_finite.rows + (at.sequence * p.num_kv_heads + kv_head) * lengths.kv_len;

@@ -76,8 +76,8 @@ __device__ SoftmaxRow FindRow(const DeviceProblem& p, const ScoreRows& rows) {
   row.query = static_cast<int32_t>(index % q_len);
   row.head = static_cast<int32_t>(index / q_len % num_heads);
   row.sequence = p.sequences() + index / q_len / num_heads;
-  // A head by itself is a group of one, and its queries are the rows.
-  const BlockWork work(*row.sequence, /*group=*/1, row.head, row.query);
+  // One row to a query: a row head is a query head, and its queries are the rows.
+  const BlockWork work(*row.sequence, /*rows_per_query=*/1, row.head, row.head / p.group, row.query);
   row.kv_len = work.sequence.kv_len;
   row.window = WindowOf(work, row.query);
   row.features = FeaturesOf(p, work, row.query);

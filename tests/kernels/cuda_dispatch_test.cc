@@ -133,7 +133,8 @@ TEST(DeviceProblemTest, CutsSequencesIntoTilesLongestFirst) {
     shapes.sequences[n].q_begin = 1000 * n;
   }
   DeviceProblem device;
-  ASSERT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+  ASSERT_EQ(MakeDeviceProblem(shapes.problem, WholeGroups(shapes.problem, 128), 0, nullptr, nullptr, &device),
+            cudaSuccess);
   EXPECT_EQ(device.group, 4);
   EXPECT_EQ(device.tables, nullptr);
   std::vector<DeviceSequence> sequences(3);
@@ -151,7 +152,8 @@ TEST(DeviceProblemTest, PutsSlopesAndSinksBehindTheSequences) {
   std::vector<float> sinks = {1, 2, 3, 4, 5, 6, 7, 8};
   shapes.problem.sinks = sinks.data();
   DeviceProblem device;
-  ASSERT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+  ASSERT_EQ(MakeDeviceProblem(shapes.problem, WholeGroups(shapes.problem, 128), 0, nullptr, nullptr, &device),
+            cudaSuccess);
   float tables[16];
   std::memcpy(tables, device.inline_tables + sizeof(DeviceSequence), sizeof tables);
   EXPECT_EQ(std::vector<float>(tables, tables + 8), shapes.per_head);
@@ -163,7 +165,9 @@ TEST(DeviceProblemTest, TurnsWindowsIntoShifts) {
   tessera_sequence& s = shapes.sequences[0];
   const auto shifts = [&] {
     DeviceProblem device;
-    EXPECT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+    EXPECT_EQ(
+        MakeDeviceProblem(shapes.problem, WholeGroups(shapes.problem, 128), 0, nullptr, nullptr, &device),
+        cudaSuccess);
     DeviceSequence view;
     std::memcpy(&view, device.inline_tables, sizeof view);
     return std::pair<int64_t, int64_t>(view.first_shift, view.last_shift);
@@ -181,7 +185,9 @@ TEST(DeviceProblemTest, MovesSixteenBytesAtATimeWhereEveryRowIsAligned) {
   Shapes shapes;
   const auto vectorised = [&] {
     DeviceProblem device;
-    EXPECT_EQ(MakeDeviceProblem(shapes.problem, 128, nullptr, nullptr, &device), cudaSuccess);
+    EXPECT_EQ(
+        MakeDeviceProblem(shapes.problem, WholeGroups(shapes.problem, 128), 0, nullptr, nullptr, &device),
+        cudaSuccess);
     return device.k.vectorised;
   };
   EXPECT_TRUE(vectorised());
