@@ -46,7 +46,8 @@ if(TARGET tessera_kernels_cuda_shared)
     ${PROJECT_SOURCE_DIR}/tests/benchmark/cuda_sweep.py
     ${PROJECT_SOURCE_DIR}/tests/benchmark/cuda_traffic.py
     DESTINATION ${CMAKE_INSTALL_DATADIR}/tessera/benchmark COMPONENT checks)
-  foreach(_module gpu_timing peer_library sampled_reference sweep_cells sweep_cudnn_fp8 sweep_problem sweep_report sweep_run)
+  foreach(_module
+      gpu_timing peer_library sampled_reference sweep_cells sweep_cudnn_fp8 sweep_problem sweep_report sweep_run)
     install(FILES ${PROJECT_SOURCE_DIR}/tests/benchmark/${_module}.py
       DESTINATION ${CMAKE_INSTALL_DATADIR}/tessera/benchmark COMPONENT checks)
   endforeach()

@@ -4,7 +4,8 @@
     cuda_sweep.py build/release/tests/benchmark/libtessera_kernels_cuda_shared.so --json=sweep.json --png=sweep.png
 
 Groups of cells (--cells=):
-  main      bf16, d 64, 128, 256, full and causal, 512 ... 16k of 16k tokens, hidden size 2048: ours, cuDNN, FlashAttention-2
+  main      bf16, d 64, 128, 256, full and causal, 512 ... 16k of 16k tokens, hidden size 2048: ours, cuDNN and
+            FlashAttention-2
   gqa       32 query heads over 8 kv heads, d 128, causal, one sequence of 2k, 8k, 32k
   features  soft-cap with logits near the cap, ALiBi, sinks, additive and boolean masks over our plain kernel
   ragged    64 sequences of 16 ... 16k over a uniform batch of equal work
@@ -40,7 +41,7 @@ def comma_separated(kind, known=None):
         values = tuple(kind(part) for part in text.split(",") if part)
         unknown = [str(value) for value in values if known and value not in known]
         if unknown:
-            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(map(str, known))}")
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
         return values
     return parse
 
@@ -60,13 +61,15 @@ def parse_arguments(arguments=None):
     parser.add_argument("--ours-only", action="store_true", help="without the peers")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--round-ms", type=float, default=15, help="how long a round of one contender should take")
-    parser.add_argument("--budget-seconds", type=float, default=0, help="begin no cell that would end later; 0: no limit")
+    parser.add_argument("--budget-seconds", type=float, default=0,
+                        help="begin no cell that would end later; 0: no limit")
     parser.add_argument("--seed", type=int, help="of the data and the ragged lengths; by default drawn, and printed")
     parser.add_argument("--expect-kernel", default="", metavar="TEXT",
                         help="a cell whose kernel of ours has not this in its name is wrong")
     parser.add_argument("--require-bars", action="store_true", help="exit with 1 when a bar is missed")
     parser.add_argument("--list", action="store_true", help="print the cells' names, and stop")
-    parser.add_argument("--from", dest="earlier", metavar="JSON", help="show what an earlier run wrote; measures nothing")
+    parser.add_argument("--from", dest="earlier", metavar="JSON",
+                        help="show what an earlier run wrote; measures nothing")
     parser.add_argument("--json", help="write everything, with all rounds, there; anew after each cell")
     parser.add_argument("--png", help="plot the main group there")
     options = parser.parse_args(arguments)

@@ -53,7 +53,8 @@ class CellsTest(unittest.TestCase):
     def test_selection_by_head_dim_filter_and_quick(self):
         cells = sweep_cells.select(("main", "window"), 1, quick=True, head_dims=(128,), filters=("causal", "window/"))
         self.assertEqual([cell.full_name for cell in cells],
-                         ["main/d128 causal 1k", "main/d128 causal 4k", "main/d128 causal 16k", "window/d128 1k of 16k"])
+                         ["main/d128 causal 1k", "main/d128 causal 4k", "main/d128 causal 16k",
+                          "window/d128 1k of 16k"])
 
     def test_names_differ(self):
         names = [cell.full_name for cell in sweep_cells.select(sweep_cells.GROUPS, seed=1)]
@@ -96,7 +97,8 @@ class ReportTest(unittest.TestCase):
         return sweep_report.judge(cell_of([criterion], **contenders))[0]["verdict"]
 
     def test_ratio_is_the_median_of_the_rounds(self):
-        cell = cell_of([sweep_cells.Criterion("ours", "cudnn")], ours=contender(100, 1, 2, 4), cudnn=contender(100, 2, 3, 4))
+        cell = cell_of([sweep_cells.Criterion("ours", "cudnn")], ours=contender(100, 1, 2, 4),
+                       cudnn=contender(100, 2, 3, 4))
         row = sweep_report.judge(cell)[0]
         self.assertEqual((row["least"], row["median"], row["most"]), (1, 1.5, 2))
 
@@ -129,8 +131,8 @@ class ReportTest(unittest.TestCase):
         cell = cell_of(criteria, ours=contender(6e11, 1.0), cudnn=contender(6e11, 1.2), fa2=contender(6e11, 2.0))
         lines = sweep_report.table_of(cell)
         self.assertEqual(len(lines), 1)
-        for text in ("main/d128 causal 16k", "600.0", "75%", "500.0", "1.200", "1.16", "pass", "300.0", "2.00", "2.0e-03",
-                     "kernel_name"):
+        for text in ("main/d128 causal 16k", "600.0", "75%", "500.0", "1.200", "1.16", "pass", "300.0", "2.00",
+                     "2.0e-03", "kernel_name"):
             self.assertIn(text, lines[0])
 
     def test_summary_counts_and_names_what_is_wrong(self):
@@ -205,7 +207,8 @@ class LibraryTest(unittest.TestCase):
         problem.alibi_slopes = peer_library.floats([0.5, 0.25])
         problem.q_scales = peer_library.Scales(peer_library.floats([2.0, 3.0]), 1, 0)
         gc.collect()
-        self.assertEqual((problem.sequences[2].q_len, problem.alibi_slopes[1], problem.q_scales.data[1]), (7, 0.25, 3.0))
+        self.assertEqual((problem.sequences[2].q_len, problem.alibi_slopes[1], problem.q_scales.data[1]),
+                         (7, 0.25, 3.0))
 
     def test_the_struct_is_the_library_s(self):
         if LIBRARY is None:

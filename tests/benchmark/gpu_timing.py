@@ -1,5 +1,6 @@
 """What the GPU benchmarks in Python share: launches timed by CUDA events, and what they ran on."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -31,13 +32,17 @@ def gpu_state():
 
 
 def timed(contender, turn, launches):
-    """Milliseconds of one of `launches` launches in a row, contender(turn), contender(turn + 1), ..."""
+    """Milliseconds of one of `launches` launches in a row, contender(turn), contender(turn + 1), ...
+
+    A contender may have a scope(), a context to be called in.
+    """
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda._sleep(LEAD_CYCLES)  # the clock starts with launches waiting, not with an idle GPU
-    begin.record()
-    for i in range(launches):
-        contender(turn + i)
-    end.record()
+    with getattr(contender, "scope", contextlib.nullcontext)():
+        torch.cuda._sleep(LEAD_CYCLES)  # the clock starts with launches waiting, not with an idle GPU
+        begin.record()
+        for i in range(launches):
+            contender(turn + i)
+        end.record()
     end.synchronize()
     return begin.elapsed_time(end) / launches
 

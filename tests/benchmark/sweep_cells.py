@@ -20,7 +20,8 @@ GQA_BARS = {8192: 1.15}
 SOFTCAP = 30.0
 WINDOW = 1024
 # The rate of a feature over that of the plain kernel.
-FEATURE_BARS = {"softcap": {64: 0.6, 128: 0.7, 256: 0.8}, "alibi": 0.85, "sinks": 0.85, "additive": 0.6, "boolean": None}
+FEATURE_BARS = {"softcap": {64: 0.6, 128: 0.7, 256: 0.8}, "alibi": 0.85, "sinks": 0.85, "additive": 0.6,
+                "boolean": None}
 RAGGED_BAR = 0.85
 WINDOW_BAR = 1.45  # time over the share of the causal kernel's that the FLOPs are
 FP8_BAR = 900      # TFLOP/s, d 128, full, 16k
