@@ -64,7 +64,7 @@ class Tensors:
     def dequantised(self, name, sequence, tokens, heads):
         """(tokens, heads, dim) of the first copy in float64."""
         tensor = self.copies[0][name]
-        values = tensor[tokens][:, heads].double()
+        values = tensor[tokens][:, heads].float().double()
         if self.scales[0]:
             begin = sequence * tensor.shape[1]
             scales = self.scales[0][name][begin:begin + tensor.shape[1]][heads]

@@ -83,8 +83,8 @@ def format_row(cell, row, beside=None):
     error = contender.get("errors", {}).get("relative")
     note = contender.get("wrong") or contender.get("not_run") or other.get("not_run") or contender.get("kernel", "")
     over = {"cost": f"/{row['over']}"}.get(row["kind"], row["over"] or "")
-    return (f"{cell['group'] + '/' + cell['cell']:31} {row['of']:14} {rate:12}  {over:9} {other_rate:7} {ratio:20} {bar:>5}"
-            f" {row['verdict']:7} {fa2:12} {'' if error is None else format(error, '8.1e'):>8}  {note}")
+    return (f"{cell['group'] + '/' + cell['cell']:31} {row['of']:14} {rate:12}  {over:9} {other_rate:7} {ratio:20}"
+            f" {bar:>5} {row['verdict']:7} {fa2:12} {'' if error is None else format(error, '8.1e'):>8}  {note}")
 
 
 def table_of(cell):
@@ -148,12 +148,13 @@ def summary(cells, growth=()):
              for name, contender in cell.get("contenders", {}).items() if contender.get("wrong")]
     left_out = sum(bool(cell.get("not_run")) for cell in cells)
     judged = sum(counts[verdict] for verdict in ("below", "pass", "aim", "not run"))
-    line = (f"{len(cells)} cells: {counts['pass'] + counts['aim']} of {judged} bars held, {counts['aim']} of them with 5%"
-            f" to spare, {counts['below']} missed, {counts['not run']} not run, {len(wrong)} results wrong")
+    line = (f"{len(cells)} cells: {counts['pass'] + counts['aim']} of {judged} bars held, {counts['aim']} of them with"
+            f" 5% to spare, {counts['below']} missed, {counts['not run']} not run, {len(wrong)} results wrong")
     to_cudnn = [row["median"] for row in rows if row["of"] == "ours" and row["over"] == "cudnn" and row["median"]]
     if to_cudnn:
         mean = math.exp(statistics.fmean(math.log(ratio) for ratio in to_cudnn))
-        line += f"; ours over cuDNN {mean:.3f} ({min(to_cudnn):.3f}-{max(to_cudnn):.3f}), geometric mean of {len(to_cudnn)}"
+        line += (f"; ours over cuDNN {mean:.3f} ({min(to_cudnn):.3f}-{max(to_cudnn):.3f}), geometric mean of"
+                 f" {len(to_cudnn)}")
     if left_out:
         line += f"; {left_out} cells not run"
     if wrong:
