@@ -93,7 +93,8 @@ __host__ __device__ inline BlockWork FindWork(const DeviceProblem& p, int32_t bl
 
 // The keys of a row tile, cut into tiles of `tile_kv`. From the last tile to the first come those that the
 // window cuts on the right, those that it leaves full, and those that it cuts on the left only. Without a
-// window on the left there are none of the last kind; where no tile is full, all are of the first kind.
+// window on the left there are none of the last kind; where no tile is full, all are of the first kind. Rows
+// that see no key have an empty walk at tile 0.
 struct KeyWalk {
   int32_t first_tile, end_tile;            // tiles in which the window shows a key to some row
   int32_t full_first_tile, full_end_tile;  // tiles that it shows whole, to every row; within the above
@@ -113,9 +114,10 @@ __host__ __device__ inline KeyWalk WalkOf(const BlockWork& work, int32_t tile_ro
   // and to every row.
   const int32_t full_begin = std::min(std::max(last_query + s.first_shift, 0), s.kv_len);
   const int32_t full_end = std::min(first_query + s.last_shift + 1, s.kv_len);
+  if (begin >= end) return KeyWalk{};
   KeyWalk walk;
   walk.first_tile = begin / tile_kv;
-  walk.end_tile = begin < end ? (end + tile_kv - 1) / tile_kv : walk.first_tile;
+  walk.end_tile = (end + tile_kv - 1) / tile_kv;
   walk.full_first_tile = (full_begin + tile_kv - 1) / tile_kv;
   walk.full_end_tile = full_end / tile_kv;
   if (walk.full_first_tile >= walk.full_end_tile) walk.full_first_tile = walk.full_end_tile = walk.first_tile;

@@ -53,18 +53,51 @@ int64_t KeyTokens(const tessera_attention_problem& p) {
   return FurthestEnd(p, [](const tessera_sequence& s) { return s.kv_len > 0 ? s.kv_begin + s.kv_len : 0; });
 }
 
-// One of the dimensions behind `dim`.
-struct Dimension {
-  int64_t extent;
-  int64_t stride;  // elements; of no account for an extent of 1
-  int32_t box;
+// A tensor, and how much of it the sequences reach.
+struct Extent {
+  const tessera_tensor& tensor;
+  int64_t tokens;
+  int32_t heads, head_dim;
 };
+
+Extent QueryOf(const tessera_attention_problem& p) {
+  return {p.q, QueryTokens(p), p.num_q_heads, p.head_dim_qk};
+}
+Extent OutputOf(const tessera_attention_problem& p) {
+  return {p.o, QueryTokens(p), p.num_q_heads, p.head_dim_v};
+}
+Extent KeyOf(const tessera_attention_problem& p) {
+  return {p.k, KeyTokens(p), p.num_kv_heads, p.head_dim_qk};
+}
+Extent ValueOf(const tessera_attention_problem& p) {
+  return {p.v, KeyTokens(p), p.num_kv_heads, p.head_dim_v};
+}
 
 // Whether a dimension can have this stride. One of 0, which repeats the same row, is no use to TMA.
 bool IsStride(int64_t extent, int64_t stride, int64_t element) {
   if (extent <= 1) return true;
   return stride > 0 && stride < kEndOfStrides / element && stride * element % kStrideBytes == 0;
 }
+
+bool CanMap(const Extent& extent) {
+  const tessera_tensor& tensor = extent.tensor;
+  const int64_t element = ElementBytes(tensor.dtype);
+  if (element > 2) return false;
+  if (extent.tokens == 0) return true;
+  // The last dimension of row tiles has a stride of several heads.
+  const bool heads_fit = extent.heads == 1 || tensor.head_stride < kEndOfStrides / element / extent.heads;
+  return reinterpret_cast<uintptr_t>(tensor.data) % kStrideBytes == 0 &&
+         extent.tokens <= std::numeric_limits<int32_t>::max() &&
+         IsStride(extent.tokens, tensor.token_stride, element) &&
+         IsStride(extent.heads, tensor.head_stride, element) && heads_fit;
+}
+
+// One of the dimensions behind `dim`.
+struct Dimension {
+  int64_t extent;
+  int64_t stride;  // elements; of no account for an extent of 1
+  int32_t box;
+};
 
 template <size_t kCount>
 cudaError_t Encode(const tessera_tensor& tensor, int32_t head_dim,
@@ -97,55 +130,55 @@ cudaError_t Encode(const tessera_tensor& tensor, int32_t head_dim,
   return static_cast<cudaError_t>(result);  // the runtime's errors have the driver's numbers
 }
 
-}  // namespace
-
-MappedShape QueryShape(const tessera_attention_problem& p) {
-  return {QueryTokens(p), p.num_q_heads, p.head_dim_qk};
-}
-MappedShape KeyShape(const tessera_attention_problem& p) {
-  return {KeyTokens(p), p.num_kv_heads, p.head_dim_qk};
-}
-MappedShape ValueShape(const tessera_attention_problem& p) {
-  return {KeyTokens(p), p.num_kv_heads, p.head_dim_v};
-}
-MappedShape OutputShape(const tessera_attention_problem& p) {
-  return {QueryTokens(p), p.num_q_heads, p.head_dim_v};
-}
-
-bool CanMap(const tessera_tensor& tensor, const MappedShape& shape) {
-  const int64_t element = ElementBytes(tensor.dtype);
-  if (element > 2) return false;
-  if (shape.tokens == 0) return true;
-  // The last dimension of MapRows has a stride of several heads.
-  const bool heads_fit = shape.heads == 1 || tensor.head_stride < kEndOfStrides / element / shape.heads;
-  return reinterpret_cast<uintptr_t>(tensor.data) % kStrideBytes == 0 &&
-         shape.tokens <= std::numeric_limits<int32_t>::max() &&
-         IsStride(shape.tokens, tensor.token_stride, element) &&
-         IsStride(shape.heads, tensor.head_stride, element) && heads_fit;
-}
-
-cudaError_t MapRows(const tessera_tensor& tensor, const MappedShape& shape, const RowTiling& tiling,
-                    CUtensorMap* map) {
+cudaError_t MapRows(const Extent& extent, const RowTiling& tiling, CUtensorMap* map) {
   *map = {};
-  if (!CanMap(tensor, shape)) return cudaErrorInvalidValue;
-  if (shape.tokens == 0) return cudaSuccess;
+  if (!CanMap(extent)) return cudaErrorInvalidValue;
+  if (extent.tokens == 0) return cudaSuccess;
+  const tessera_tensor& tensor = extent.tensor;
   const int32_t heads = tiling.rows_per_query;
-  return Encode<3>(tensor, shape.head_dim,
+  return Encode<3>(tensor, extent.head_dim,
                    {Dimension{heads, tensor.head_stride, heads},
-                    Dimension{shape.tokens, tensor.token_stride, tiling.tile_rows / heads},
-                    Dimension{shape.heads / heads, heads * tensor.head_stride, 1}},
+                    Dimension{extent.tokens, tensor.token_stride, tiling.tile_rows / heads},
+                    Dimension{extent.heads / heads, heads * tensor.head_stride, 1}},
                    map);
 }
 
-cudaError_t MapKeys(const tessera_tensor& tensor, const MappedShape& shape, int32_t tile_kv,
-                    CUtensorMap* map) {
+cudaError_t MapTokens(const Extent& extent, int32_t tile_kv, CUtensorMap* map) {
   *map = {};
-  if (!CanMap(tensor, shape)) return cudaErrorInvalidValue;
-  if (shape.tokens == 0) return cudaSuccess;
-  return Encode<2>(
-      tensor, shape.head_dim,
-      {Dimension{shape.tokens, tensor.token_stride, tile_kv}, Dimension{shape.heads, tensor.head_stride, 1}},
-      map);
+  if (!CanMap(extent)) return cudaErrorInvalidValue;
+  if (extent.tokens == 0) return cudaSuccess;
+  return Encode<2>(extent.tensor, extent.head_dim,
+                   {Dimension{extent.tokens, extent.tensor.token_stride, tile_kv},
+                    Dimension{extent.heads, extent.tensor.head_stride, 1}},
+                   map);
+}
+
+// K and V without tokens may have no memory behind them.
+Extent AnyElement(const Extent& query) { return {query.tensor, query.tokens > 0 ? 1 : 0, 1, 1}; }
+
+cudaError_t MapKeys(const tessera_attention_problem& p, const Extent& extent, int32_t tile_kv,
+                    CUtensorMap* map) {
+  return MapTokens(extent.tokens > 0 ? extent : AnyElement(QueryOf(p)), tile_kv, map);
+}
+
+}  // namespace
+
+bool CanMapInputs(const tessera_attention_problem& p) {
+  return CanMap(QueryOf(p)) && CanMap(KeyOf(p)) && CanMap(ValueOf(p));
+}
+bool CanMapOutput(const tessera_attention_problem& p) { return CanMap(OutputOf(p)); }
+
+cudaError_t MapQuery(const tessera_attention_problem& p, const RowTiling& tiling, CUtensorMap* map) {
+  return MapRows(QueryOf(p), tiling, map);
+}
+cudaError_t MapOutput(const tessera_attention_problem& p, const RowTiling& tiling, CUtensorMap* map) {
+  return MapRows(OutputOf(p), tiling, map);
+}
+cudaError_t MapKey(const tessera_attention_problem& p, int32_t tile_kv, CUtensorMap* map) {
+  return MapKeys(p, KeyOf(p), tile_kv, map);
+}
+cudaError_t MapValue(const tessera_attention_problem& p, int32_t tile_kv, CUtensorMap* map) {
+  return MapKeys(p, ValueOf(p), tile_kv, map);
 }
 
 }  // namespace tessera::kernels::cuda

@@ -16,33 +16,27 @@ namespace tessera::kernels::cuda {
 // Bytes of a row in a box.
 inline constexpr int32_t kBoxBytes = 128;
 
-// The part of a tensor that the sequences of a problem reach. Up to `tokens` there may be tokens of no
-// sequence, and a box that reaches past the end of its sequence reads those, and those of other sequences:
-// they are to be masked, and such a box is not to be stored.
-struct MappedShape {
-  int64_t tokens;
-  int32_t heads, head_dim;
-};
-MappedShape QueryShape(const tessera_attention_problem& problem);
-MappedShape KeyShape(const tessera_attention_problem& problem);
-MappedShape ValueShape(const tessera_attention_problem& problem);
-MappedShape OutputShape(const tessera_attention_problem& problem);
+// Whether Q, K and V, or O, can be mapped: elements of 8 or 16 bits, 16-byte aligned rows, strides of 16
+// bytes to 1 TiB, tokens that int32 counts. The head dims may be odd, and tensors without tokens lie
+// anywhere.
+bool CanMapInputs(const tessera_attention_problem& problem);
+bool CanMapOutput(const tessera_attention_problem& problem);
 
-// Whether the functions below can map `tensor`: elements of 8 or 16 bits, 16-byte aligned rows, strides of
-// 16 bytes to 1 TiB, tokens that int32 counts. The head dim may be odd. A tensor without tokens always can.
-bool CanMap(const tessera_tensor& tensor, const MappedShape& shape);
+// The functions below fill *map for what can be mapped. They return the driver's error, one that says that
+// there is no driver, or cudaErrorInvalidValue for what cannot be mapped. Thread-safe.
+//
+// A map holds the tokens up to the end of the furthest sequence: a box that reaches past the end of its
+// sequence reads tokens of others, and of none. Such a box is to be masked, and not to be stored.
 
-// The functions below fill *map for a tensor that CanMap(). They return the driver's error, one that says
-// that there is no driver, or cudaErrorInvalidValue for what cannot be mapped. The map of a tensor without
-// tokens is all zeros, and no copy may use it. Thread-safe.
+// Row tiles. Coordinates {dim, head of the row head, token, row head}. A box is tiling.tile_rows rows, a
+// multiple of rows_per_query: of each of its tokens, the heads of the row head. All zeros, and not to be
+// used, for a problem without queries.
+cudaError_t MapQuery(const tessera_attention_problem& problem, const RowTiling& tiling, CUtensorMap* map);
+cudaError_t MapOutput(const tessera_attention_problem& problem, const RowTiling& tiling, CUtensorMap* map);
 
-// Row tiles of Q or O. Coordinates {dim, head of the row head, token, row head}; a box has tiling.tile_rows
-// rows, which is a multiple of rows_per_query: rows_per_query heads of each of its tokens.
-cudaError_t MapRows(const tessera_tensor& tensor, const MappedShape& shape, const RowTiling& tiling,
-                    CUtensorMap* map);
-
-// Key tiles of K or V. Coordinates {dim, token, kv head}; a box has `tile_kv` tokens, at most 256.
-cudaError_t MapKeys(const tessera_tensor& tensor, const MappedShape& shape, int32_t tile_kv,
-                    CUtensorMap* map);
+// Key tiles. Coordinates {dim, token, kv head}. A box is `tile_kv` tokens, at most 256. For a problem without
+// keys the map may be read too: it shows some element of Q, and zeros.
+cudaError_t MapKey(const tessera_attention_problem& problem, int32_t tile_kv, CUtensorMap* map);
+cudaError_t MapValue(const tessera_attention_problem& problem, int32_t tile_kv, CUtensorMap* map);
 
 }  // namespace tessera::kernels::cuda
