@@ -45,6 +45,9 @@ v1::AttendRequest EncodeShapes(const AttendCall& call) {
   DescribeTensor(call.v, *request.mutable_v());
   request.mutable_q_lens()->Add(call.q_lens.begin(), call.q_lens.end());
   request.mutable_kv_lens()->Add(call.kv_lens.begin(), call.kv_lens.end());
+  request.mutable_q_scales()->Add(call.q_scales.begin(), call.q_scales.end());
+  request.mutable_k_scales()->Add(call.k_scales.begin(), call.k_scales.end());
+  request.mutable_v_scales()->Add(call.v_scales.begin(), call.v_scales.end());
   *request.mutable_options() = call.options;
   for (const TensorView& mask : call.masks) DescribeTensor(mask, *request.add_masks());
 

@@ -19,10 +19,11 @@ struct AttendCall {
   std::string backend;  // empty: auto
   v1::Layout layout = v1::LAYOUT_PACKED;
   TensorView q, k, v;
+  std::vector<float> q_scales, k_scales, v_scales;  // of fp8 tensors
   std::vector<int64_t> q_lens, kv_lens;
   v1::AttentionOptions options;
   std::vector<TensorView> masks;
-  DType output_dtype = v1::DATA_TYPE_UNSPECIFIED;  // unspecified: q's
+  DType output_dtype = v1::DATA_TYPE_UNSPECIFIED;  // unspecified: q's, bf16 for fp8
   bool want_lse = false;
 };
 

@@ -14,7 +14,16 @@ namespace {
 constexpr int64_t kFewElements = 64;
 
 double UsualBound(DType dtype) {
-  return dtype == v1::DATA_TYPE_FP32 ? 1e-6 : dtype == v1::DATA_TYPE_FP16 ? 4e-4 : 3e-3;
+  switch (dtype) {
+    case v1::DATA_TYPE_FP32:
+      return 1e-6;
+    case v1::DATA_TYPE_FP16:
+      return 4e-4;
+    case v1::DATA_TYPE_BF16:
+      return 3e-3;
+    default:
+      return 3e-2;  // fp8
+  }
 }
 
 // Both NaN, or the same infinity, or both finite.

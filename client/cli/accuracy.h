@@ -27,9 +27,9 @@ Accuracy Compare(const AttendResult& actual, const AttendResult& reference);
 struct Bounds {
   double relative, worst_row, lse;
 };
-// For results of so many elements whose least precise type, of input and output, is `dtype`: fp32, fp16 or
-// bf16. The relative bound speaks of roundings that average out; a few elements may all round badly, and get
-// twice of it.
+// For results of so many elements whose least precise type, of input and output, is `dtype`: fp32, fp16, bf16
+// or fp8. The relative bound speaks of roundings that average out; a few elements may all round badly, and
+// get twice of it.
 Bounds BoundsOf(DType dtype, int64_t elements);
 // The less precise of the two.
 DType LessPrecise(DType a, DType b);

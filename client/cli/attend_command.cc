@@ -15,6 +15,7 @@
 #include "client/cli/proto_json.h"
 #include "client/cli/request_options.h"
 #include "client/cli/table.h"
+#include "client/fp8.h"
 #include "client/status_macros.h"
 #include "client/tensor_files/tensor_file.h"
 
@@ -44,8 +45,10 @@ OptionTable MakeTable(AttendOptions& options) {
       "mask", "FILE[:NAME],...", &options.masks,
       "dense masks: bool (true attends) or floating (added to the scores); one for all, or packed one for "
       "each sequence");
-  table.Choice("dtype", {"fp32", "fp16", "bf16", "fp8_e4m3"}, &options.dtype,
-               "send q, k and v as this: floating files are converted, uint16 and uint8 files hold its bits");
+  table.Choice(
+      "dtype", {"fp32", "fp16", "bf16", "fp8_e4m3"}, &options.dtype,
+      "send q, k and v as this: floating files are converted (to fp8 with a scale for each head, its "
+      "largest magnitude / 448), uint16 and uint8 files hold its bits");
   options.request.Register(table);
   table.Section("Results");
   table.Value(
@@ -69,6 +72,24 @@ class TensorSource {
   // `where`: FILE or FILE:NAME. Without NAME: the file's only tensor, or the one called `default_name`.
   absl::StatusOr<Tensor> Load(const std::string& where, const std::string& default_name,
                               std::optional<DType> as) {
+    TESSERA_TRY_ASSIGN(StoredTensor stored, Find(where, default_name));
+    return Located(where, ToTensor(std::move(stored), as));
+  }
+
+  // The same, with scales where floating numbers are sent as fp8.
+  absl::StatusOr<ScaledTensor> LoadOperand(const std::string& where, const std::string& default_name,
+                                           std::optional<DType> as, v1::Layout layout) {
+    TESSERA_TRY_ASSIGN(StoredTensor stored, Find(where, default_name));
+    if (as != v1::DATA_TYPE_FP8_E4M3 || !IsFloating(stored.element)) {
+      TESSERA_TRY_ASSIGN(Tensor tensor, Located(where, ToTensor(std::move(stored), as)));
+      return ScaledTensor{std::move(tensor), {}};
+    }
+    TESSERA_TRY_ASSIGN(const Tensor tensor, Located(where, ToTensor(std::move(stored), v1::DATA_TYPE_FP32)));
+    return Located(where, QuantizeFp8(tensor, layout));
+  }
+
+ private:
+  absl::StatusOr<StoredTensor> Find(const std::string& where, const std::string& default_name) {
     const auto [path, name] = Split(where);
     auto file = files_.find(path);
     if (file == files_.end()) {
@@ -79,15 +100,17 @@ class TensorSource {
     auto found = tensors.find(name.empty() ? default_name : name);
     if (found == tensors.end() && name.empty() && tensors.size() == 1) found = tensors.begin();
     if (found == tensors.end()) return NoSuchTensor(path, name.empty() ? default_name : name, tensors);
-    auto tensor = ToTensor(found->second, as);
-    if (!tensor.ok()) {
-      return absl::Status(tensor.status().code(),
-                          absl::StrCat(where, ": ", std::string(tensor.status().message())));
-    }
-    return tensor;
+    return found->second;
   }
 
- private:
+  // `result`, with the file's name in its error.
+  template <typename T>
+  static absl::StatusOr<T> Located(const std::string& where, absl::StatusOr<T> result) {
+    if (result.ok()) return result;
+    return absl::Status(result.status().code(),
+                        absl::StrCat(where, ": ", std::string(result.status().message())));
+  }
+
   static std::pair<std::string, std::string> Split(const std::string& where) {
     for (const char* extension : {".npz:", ".safetensors:"}) {
       const size_t at = where.rfind(extension);
@@ -116,7 +139,7 @@ class TensorSource {
 };
 
 struct Tensors {
-  Tensor q, k, v;
+  ScaledTensor q, k, v;
   std::vector<Tensor> masks;
 };
 
@@ -124,7 +147,8 @@ absl::StatusOr<Tensors> LoadTensors(const AttendOptions& options) {
   const std::optional<DType> as = ParseDType(options.dtype);
   TensorSource source;
   Tensors tensors;
-  const std::pair<const std::string*, Tensor*> wanted[] = {
+  const v1::Layout layout = LayoutOf(options.request.layout);
+  const std::pair<const std::string*, ScaledTensor*> wanted[] = {
       {&options.q, &tensors.q}, {&options.k, &tensors.k}, {&options.v, &tensors.v}};
   const char* const names[] = {"q", "k", "v"};
   for (size_t i = 0; i < std::size(wanted); ++i) {
@@ -138,7 +162,7 @@ absl::StatusOr<Tensors> LoadTensors(const AttendOptions& options) {
                                      ": a .npy file holds one tensor and --input needs three; pass --",
                                      names[i], "=FILE"));
     }
-    TESSERA_TRY_ASSIGN(*wanted[i].second, source.Load(where, names[i], as));
+    TESSERA_TRY_ASSIGN(*wanted[i].second, source.LoadOperand(where, names[i], as, layout));
   }
   for (const std::string& where : options.masks) {
     TESSERA_TRY_ASSIGN(Tensor mask, source.Load(where, "mask", std::nullopt));
@@ -242,9 +266,12 @@ absl::StatusOr<ExitCode> RunAttend(const Arguments& arguments, Console& console)
   TESSERA_TRY_ASSIGN(const Tensors tensors, LoadTensors(options));
 
   AttendCall call;
-  call.q = tensors.q.view();
-  call.k = tensors.k.view();
-  call.v = tensors.v.view();
+  call.q = tensors.q.tensor.view();
+  call.k = tensors.k.tensor.view();
+  call.v = tensors.v.tensor.view();
+  call.q_scales = tensors.q.scales;
+  call.k_scales = tensors.k.scales;
+  call.v_scales = tensors.v.scales;
   for (const Tensor& mask : tensors.masks) call.masks.push_back(mask.view());
   TESSERA_TRY(options.request.Apply(call));
 

@@ -39,7 +39,8 @@ OptionTable MakeTable(BenchOptions& options) {
   table.Value("n", "N,...", &options.n, "sequence lengths; default 1024,2048,4096,8192,16384");
   table.Value("heads", "N", &settings.heads, "query heads and key heads; default 4");
   table.Value("head-dim", "N", &settings.head_dim, "default 128");
-  table.Choice("dtype", {"fp32", "fp16", "bf16"}, &options.dtype, "default fp32");
+  table.Choice("dtype", {"fp32", "fp16", "bf16", "fp8_e4m3"}, &options.dtype,
+               "default fp32; fp8 has a scale for each head");
   table.Switch("causal", &settings.causal, "causal attention");
   table.Section("Comparison");
   table.Value("fused", "NAME", &settings.fused, "backend under test; default auto");

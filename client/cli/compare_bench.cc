@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "client/cli/numbers.h"
 #include "client/error.h"
+#include "client/fp8.h"
 #include "client/status_macros.h"
 
 namespace tessera::client {
@@ -17,10 +18,12 @@ namespace {
 
 constexpr int64_t kSampledRows = 64;
 
-Tensor DrawTensor(Random& random, const CompareSettings& settings, int64_t n) {
+ScaledTensor DrawTensor(Random& random, const CompareSettings& settings, int64_t n) {
   std::vector<float> values(static_cast<size_t>(n * settings.heads * settings.head_dim));
   for (float& value : values) value = random.Normal();
-  return FromFloats(values, settings.dtype, {n, settings.heads, settings.head_dim});
+  const std::vector<int64_t> shape{n, settings.heads, settings.head_dim};
+  if (settings.dtype != v1::DATA_TYPE_FP8_E4M3) return {FromFloats(values, settings.dtype, shape), {}};
+  return *QuantizeFp8(FromFloats(values, v1::DATA_TYPE_FP32, shape), v1::LAYOUT_PACKED);
 }
 
 std::vector<int64_t> DrawRows(Random& random, int64_t n) {
@@ -86,13 +89,16 @@ std::optional<double> CompareRow::SpeedUp() const {
 }
 
 struct CompareBench::Inputs {
-  Tensor q, k, v;
+  ScaledTensor q, k, v;
 
   AttendCall Call(const CompareSettings& settings) const {
     AttendCall call;
-    call.q = q.view();
-    call.k = k.view();
-    call.v = v.view();
+    call.q = q.tensor.view();
+    call.k = k.tensor.view();
+    call.v = v.tensor.view();
+    call.q_scales = q.scales;
+    call.k_scales = k.scales;
+    call.v_scales = v.scales;
     call.options.set_causal(settings.causal);
     return call;
   }
@@ -105,8 +111,8 @@ CompareBench::CompareBench(const CompareSettings& settings, uint64_t seed, const
 // Causality becomes a mask here, so that the check shares no code with what it checks.
 absl::StatusOr<AttendResult> CompareBench::OracleRows(const Inputs& inputs,
                                                       const std::vector<int64_t>& rows) const {
-  const int64_t n = inputs.k.shape[0];
-  const Tensor q = TakeRows(inputs.q, rows);
+  const int64_t n = inputs.k.tensor.shape[0];
+  const Tensor q = TakeRows(inputs.q.tensor, rows);
   AttendCall call = inputs.Call(settings_);
   call.backend = settings_.oracle;
   call.q = q.view();
@@ -182,7 +188,7 @@ absl::StatusOr<CompareRow> CompareBench::Measure(int64_t n) {
   }
 
   // Right first: a wrong result has no speed.
-  Bounds bounds = BoundsOf(settings_.dtype, *NumElements(inputs.q.shape));
+  Bounds bounds = BoundsOf(settings_.dtype, *NumElements(inputs.q.tensor.shape));
   const auto check = [&](const char* name, const std::optional<AttendResult>& result,
                          Measurement& measurement) {
     if (!result) return;

@@ -10,6 +10,7 @@
 #include "client/cli/numbers.h"
 #include "client/cli/random.h"
 #include "client/cli/request_options.h"
+#include "client/fp8.h"
 
 namespace tessera::client {
 namespace {
@@ -71,7 +72,7 @@ Geometry DrawGeometry(Random& random, int64_t index, const ProblemRange& range) 
 }
 
 // Unit-normal, with NaN in the padding behind each sequence.
-Tensor DrawTensor(Random& random, const Geometry& g, DType dtype, const std::vector<int64_t>& lens,
+Tensor DrawFloats(Random& random, const Geometry& g, DType dtype, const std::vector<int64_t>& lens,
                   int64_t extent, int64_t heads, int64_t dim) {
   if (g.packed()) {
     std::vector<float> values(static_cast<size_t>(Sum(lens) * heads * dim));
@@ -92,6 +93,23 @@ Tensor DrawTensor(Random& random, const Geometry& g, DType dtype, const std::vec
   return FromFloats(values, dtype,
                     bshd ? std::vector<int64_t>{g.batch(), extent, heads, dim}
                          : std::vector<int64_t>{g.batch(), heads, extent, dim});
+}
+
+// Of any dtype; fp8 with scales of its heads, or of each sequence's heads, half to one and a half times
+// those.
+Tensor DrawTensor(Random& random, const Geometry& g, DType dtype, const std::vector<int64_t>& lens,
+                  int64_t extent, int64_t heads, int64_t dim, std::vector<float>& scales) {
+  if (dtype != v1::DATA_TYPE_FP8_E4M3) return DrawFloats(random, g, dtype, lens, extent, heads, dim);
+  ScaledTensor fp8 =
+      *QuantizeFp8(DrawFloats(random, g, v1::DATA_TYPE_FP32, lens, extent, heads, dim), g.layout);
+  scales = fp8.scales;
+  if (random.Chance(0.5)) {
+    scales.clear();
+    for (int64_t n = 0; n < g.batch(); ++n) {
+      for (float scale : fp8.scales) scales.push_back(scale * static_cast<float>(0.5 + random.Uniform()));
+    }
+  }
+  return std::move(fp8.tensor);
 }
 
 // A mask that broadcasts to `full`: dimensions become 1 and leading ones disappear at random.
@@ -197,11 +215,10 @@ std::unique_ptr<RandomProblem> MakeRandomProblem(uint64_t seed, int64_t index, c
   auto problem = std::make_unique<RandomProblem>();
   const Geometry g = DrawGeometry(random, index, range);
   const DType dtype = range.dtypes[static_cast<size_t>(index) % range.dtypes.size()];
-  problem->q = DrawTensor(random, g, dtype, g.q_lens, g.q_extent, g.q_heads, g.dim_qk);
-  problem->k = DrawTensor(random, g, dtype, g.kv_lens, g.kv_extent, g.kv_heads, g.dim_qk);
-  problem->v = DrawTensor(random, g, dtype, g.kv_lens, g.kv_extent, g.kv_heads, g.dim_v);
-
   AttendCall& call = problem->call;
+  problem->q = DrawTensor(random, g, dtype, g.q_lens, g.q_extent, g.q_heads, g.dim_qk, call.q_scales);
+  problem->k = DrawTensor(random, g, dtype, g.kv_lens, g.kv_extent, g.kv_heads, g.dim_qk, call.k_scales);
+  problem->v = DrawTensor(random, g, dtype, g.kv_lens, g.kv_extent, g.kv_heads, g.dim_v, call.v_scales);
   call.id = absl::StrCat("verify-", seed, "-", index);
   call.layout = g.layout;
   call.q = problem->q.view();

@@ -11,7 +11,8 @@
 namespace tessera::client {
 
 struct ProblemRange {
-  std::vector<DType> dtypes{v1::DATA_TYPE_FP32, v1::DATA_TYPE_FP16, v1::DATA_TYPE_BF16};
+  std::vector<DType> dtypes{v1::DATA_TYPE_FP32, v1::DATA_TYPE_FP16, v1::DATA_TYPE_BF16,
+                            v1::DATA_TYPE_FP8_E4M3};
   int64_t max_length = 200;  // of queries, and of keys, in one sequence; >= 1
   int64_t max_head_dim = 256;
   int64_t head_dim_multiple = 1;

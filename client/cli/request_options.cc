@@ -21,11 +21,22 @@ absl::StatusOr<int64_t> HeadsOf(const AttendCall& call, const std::string& optio
   return call.q.shape[axis];
 }
 
-v1::Layout LayoutOf(const std::string& name) {
-  return name == "bshd" ? v1::LAYOUT_BSHD : name == "bhsd" ? v1::LAYOUT_BHSD : v1::LAYOUT_PACKED;
+absl::Status SetScales(const char* option, const std::vector<float>& given, std::vector<float>& scales) {
+  if (given.empty()) return absl::OkStatus();
+  if (!scales.empty()) {
+    return UsageError(absl::StrCat(option,
+                                   " is for files of fp8 bits; tensors that --dtype=fp8_e4m3 converts ",
+                                   "get scales of their own"));
+  }
+  scales = given;
+  return absl::OkStatus();
 }
 
 }  // namespace
+
+v1::Layout LayoutOf(const std::string& name) {
+  return name == "bshd" ? v1::LAYOUT_BSHD : name == "bhsd" ? v1::LAYOUT_BHSD : v1::LAYOUT_PACKED;
+}
 
 std::string LayoutName(v1::Layout layout) {
   return layout == v1::LAYOUT_BSHD ? "bshd" : layout == v1::LAYOUT_BHSD ? "bhsd" : "packed";
@@ -66,9 +77,15 @@ void RequestOptions::Register(OptionTable& table) {
   table.Value("alibi", "auto|X,...", &alibi, "ALiBi slope of each query head, or those of the paper");
   table.Value("sinks", "X,...", &sinks, "sink logit of each query head; one value serves all");
 
+  table.Section("Scales of fp8 bits");
+  const char* const scales = "one, one for each head, or heads for each sequence; default 1";
+  table.Value("q-scales", "X,...", &q_scales, scales);
+  table.Value("k-scales", "X,...", &k_scales, scales);
+  table.Value("v-scales", "X,...", &v_scales, scales);
+
   table.Section("Output");
   table.Choice("out-dtype", {"fp32", "fp16", "bf16"}, &output_dtype,
-               "element type of the output; default that of q");
+               "element type of the output; default that of q, bf16 for fp8");
   table.Switch("lse", &lse, "also compute the log-sum-exp of each row, fp32");
 
   table.Section("Request");
@@ -87,6 +104,10 @@ absl::Status RequestOptions::Apply(AttendCall& call) const {
   if (causal && window_right.value_or(0) != 0) {
     return UsageError("--causal is --window-right=0 and excludes another; drop one of the two");
   }
+
+  TESSERA_TRY(SetScales("--q-scales", q_scales, call.q_scales));
+  TESSERA_TRY(SetScales("--k-scales", k_scales, call.k_scales));
+  TESSERA_TRY(SetScales("--v-scales", v_scales, call.v_scales));
 
   v1::AttentionOptions& options = call.options;
   if (scale) options.set_scale(*scale);

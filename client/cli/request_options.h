@@ -22,6 +22,7 @@ struct RequestOptions {
   std::optional<float> softcap;
   std::string alibi;
   std::vector<float> sinks;
+  std::vector<float> q_scales, k_scales, v_scales;
   std::vector<int64_t> diagonal_offsets;
   std::string output_dtype;
   bool lse = false;
@@ -29,7 +30,8 @@ struct RequestOptions {
   std::string id;
 
   void Register(OptionTable& table);
-  // Fills everything of `call` but its tensors; reads call.q's shape for --alibi=auto and a single sink.
+  // Fills everything of `call` but its tensors, and the scales of those that have some already; reads
+  // call.q's shape for --alibi=auto and a single sink.
   absl::Status Apply(AttendCall& call) const;
 };
 
@@ -39,5 +41,7 @@ std::vector<float> AlibiSlopes(int64_t heads);
 
 // Names of the wire's layouts: "packed", "bshd", "bhsd".
 std::string LayoutName(v1::Layout layout);
+// Of such a name.
+v1::Layout LayoutOf(const std::string& name);
 
 }  // namespace tessera::client

@@ -47,7 +47,7 @@ OptionTable MakeTable(VerifyOptions& options) {
   table.Value("cases", "N", &options.cases, "number of problems; default 90");
   table.Value("max-length", "N", &options.max_length, "longest sequence; default 200");
   table.Value("dtypes", "NAME,...", &options.dtypes,
-              "of fp32, fp16 and bf16; default what the backend takes");
+              "of fp32, fp16, bf16 and fp8_e4m3; default what the backend takes");
   table.Value("seed", "N", &options.seed, "repeats the run that printed it; default drawn");
   table.Value("case", "N", &options.only_case, "only this case of the run");
   table.Value("oracle", "NAME", &options.oracle, "backend to compare with; default cpu_standard");
@@ -78,8 +78,8 @@ absl::StatusOr<ProblemRange> RangeFor(const VerifyOptions& options, const v1::Ge
   range.dtypes.clear();
   for (const std::string& name : options.dtypes) {
     const auto dtype = ParseDType(name);
-    if (!dtype || *dtype == v1::DATA_TYPE_BOOL || *dtype == v1::DATA_TYPE_FP8_E4M3) {
-      return UsageError(absl::StrCat("--dtypes: expected fp32, fp16 or bf16, got '", name, "'"));
+    if (!dtype || *dtype == v1::DATA_TYPE_BOOL) {
+      return UsageError(absl::StrCat("--dtypes: expected fp32, fp16, bf16 or fp8_e4m3, got '", name, "'"));
     }
     range.dtypes.push_back(*dtype);
   }
@@ -152,8 +152,9 @@ class Verification {
  private:
   void Judge(int64_t index, const RandomProblem& problem, const absl::StatusOr<AttendResult>& actual,
              const absl::StatusOr<AttendResult>& reference) {
-    const DType output =
-        problem.call.output_dtype == v1::DATA_TYPE_UNSPECIFIED ? problem.q.dtype : problem.call.output_dtype;
+    const DType output = problem.call.output_dtype != v1::DATA_TYPE_UNSPECIFIED ? problem.call.output_dtype
+                         : problem.q.dtype == v1::DATA_TYPE_FP8_E4M3            ? v1::DATA_TYPE_BF16
+                                                                                : problem.q.dtype;
     const DType dtype = LessPrecise(problem.q.dtype, output);
     DTypeTotals& totals = totals_[dtype];
     ++totals.cases;
@@ -258,7 +259,8 @@ absl::StatusOr<ExitCode> RunVerify(const Arguments& arguments, Console& console)
   if (!info.ok()) return ServerError(info.status());
   TESSERA_TRY_ASSIGN(const ProblemRange range, RangeFor(options, *info));
   if (range.dtypes.empty())
-    return UsageError(absl::StrCat("--backend: ", options.backend, " takes none of fp32, fp16, bf16"));
+    return UsageError(
+        absl::StrCat("--backend: ", options.backend, " takes none of fp32, fp16, bf16, fp8_e4m3"));
 
   const uint64_t seed = options.seed.value_or(Random::DrawSeed());
   console.out << "backend " << options.backend << " against " << options.oracle << ", seed " << seed

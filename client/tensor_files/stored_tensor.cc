@@ -27,11 +27,6 @@ DType WireType(Element element) {
   }
 }
 
-bool IsFloating(Element element) {
-  return element == Element::kFp64 || element == Element::kFp32 || element == Element::kFp16 ||
-         element == Element::kBf16;
-}
-
 // Whether the file's integers may be the bits of `dtype`.
 bool IsBitsOf(Element element, DType dtype) {
   return (element == Element::kUint16 && (dtype == v1::DATA_TYPE_BF16 || dtype == v1::DATA_TYPE_FP16)) ||
@@ -90,6 +85,11 @@ int64_t ElementSize(Element element) {
       break;
   }
   return 0;
+}
+
+bool IsFloating(Element element) {
+  return element == Element::kFp64 || element == Element::kFp32 || element == Element::kFp16 ||
+         element == Element::kBf16;
 }
 
 absl::StatusOr<Tensor> ToTensor(StoredTensor stored, std::optional<DType> as) {

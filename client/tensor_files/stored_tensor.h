@@ -17,6 +17,9 @@ enum class Element { kUnsupported, kFp64, kFp32, kFp16, kBf16, kUint16, kFp8E4M3
 // Bytes of one element; 0 for kUnsupported, whose size only the file's format knows.
 int64_t ElementSize(Element element);
 
+// Whether its elements are numbers that can be converted to another floating type: all but fp8 and bits.
+bool IsFloating(Element element);
+
 struct StoredTensor {
   Element element = Element::kUnsupported;
   std::string element_name;  // as the file calls it: "<f4", "BF16"

@@ -117,6 +117,44 @@ INSTANTIATE_TEST_SUITE_P(Backends, CliServerVerifyTest,
                          ::testing::Values("auto", "cpu_fused", "cpu_standard"),
                          [](const auto& info) { return std::string(info.param); });
 
+TEST_F(CliServerTest, VerifyPassesFp8) {
+  for (const char* backend : {"cpu_fused", "cpu_unfused"}) {
+    EXPECT_EQ(Run({"verify", "--cases=12", "--max-length=100", "--dtypes=fp8_e4m3",
+                   std::string("--backend=") + backend}),
+              0)
+        << out_.str() << err_.str();
+    EXPECT_THAT(out_.str(), HasSubstr("fp8_e4m3"));
+  }
+}
+
+// Against fp32: what fp8 costs is its rounding, once each of Q, K and V.
+TEST_F(CliServerTest, AttendQuantisesToFp8) {
+  Random random(5);
+  std::vector<float> values(64 * 2 * 32);
+  for (float& value : values) value = 30 * random.Normal();
+  const Tensor tensor = FromFloats(values, v1::DATA_TYPE_FP32, {64, 2, 32});
+  ASSERT_TRUE(
+      WriteTensorFile(Path("in.npz"), {{"q", tensor.view()}, {"k", tensor.view()}, {"v", tensor.view()}})
+          .ok());
+  std::vector<float> outputs[2];
+  for (const bool fp8 : {false, true}) {
+    Arguments arguments{"attend", "--input=" + Path("in.npz"), "--scale=0.0001", "--out-dtype=fp32",
+                        "--out=" + Path("out.npy")};
+    if (fp8) arguments.push_back("--dtype=fp8_e4m3");
+    ASSERT_EQ(Run(arguments), 0) << err_.str();
+    const auto written = ReadTensorFile(Path("out.npy"));
+    ASSERT_TRUE(written.ok()) << written.status();
+    outputs[fp8 ? 1 : 0] = ToFloats(*ToTensor(written->at(""), std::nullopt));
+  }
+  double error = 0, size = 0;
+  for (size_t i = 0; i < outputs[0].size(); ++i) {
+    error += std::pow(outputs[1][i] - outputs[0][i], 2);
+    size += std::pow(outputs[0][i], 2);
+  }
+  EXPECT_GT(error, 0);
+  EXPECT_LT(std::sqrt(error / size), 0.08);
+}
+
 TEST_F(CliServerTest, VerifyRepeatsACaseBySeed) {
   ASSERT_EQ(Run({"verify", "--seed=11", "--case=4", "--verbose"}), 0) << out_.str();
   const std::string once = out_.str();

@@ -117,6 +117,38 @@ TEST_F(CliTest, AttendPassesEveryOptionOn) {
   EXPECT_EQ(out_.str(), "");
 }
 
+TEST_F(CliTest, AttendQuantisesToFp8PerHead) {
+  const std::vector<float> values = {1, -2, 0.25f, 448, 3, 0.5f};  // tokens 3, heads 2, dim 1
+  const Tensor tensor{
+      v1::DATA_TYPE_FP32, {3, 2, 1}, std::string(reinterpret_cast<const char*>(values.data()), 24)};
+  ASSERT_TRUE(
+      WriteTensorFile(Path("qkv.npz"), {{"q", tensor.view()}, {"k", tensor.view()}, {"v", tensor.view()}})
+          .ok());
+  ASSERT_EQ(RunWithServer({"attend", "--input=" + Path("qkv.npz"), "--dtype=fp8_e4m3", "--stats=none"}), 0)
+      << err_.str();
+  const v1::AttendRequest& request = server_.attention.last_request;
+  EXPECT_EQ(request.k().dtype(), v1::DATA_TYPE_FP8_E4M3);
+  EXPECT_THAT(request.k_scales(), ::testing::ElementsAre(3 / 448.0f, 1.0f));
+  EXPECT_THAT(request.q_scales(), ::testing::ElementsAre(3 / 448.0f, 1.0f));
+  // 1, 0.25 and 3 in units of 3/448: 149.3 -> 144, 37.3 -> 36, 448; -2, 448 and 0.5 as they are.
+  EXPECT_EQ(request.raw(2), std::string("\x71\xc0\x61\x7e\x7e\x30"));
+}
+
+TEST_F(CliTest, AttendPassesTheScalesOfFp8BitsOn) {
+  const Tensor bits{v1::DATA_TYPE_FP8_E4M3, {3, 2, 1}, "\x38\x38\x38\x38\x38\x38"};
+  ASSERT_TRUE(
+      WriteTensorFile(Path("qkv.npz"), {{"q", bits.view()}, {"k", bits.view()}, {"v", bits.view()}}).ok());
+  ASSERT_EQ(RunWithServer(
+                {"attend", "--input=" + Path("qkv.npz"), "--q-scales=0.5", "--v-scales=1,2", "--stats=none"}),
+            0)
+      << err_.str();
+  const v1::AttendRequest& request = server_.attention.last_request;
+  EXPECT_EQ(request.raw(1), bits.bytes);
+  EXPECT_THAT(request.q_scales(), ::testing::ElementsAre(0.5f));
+  EXPECT_THAT(request.k_scales(), ::testing::IsEmpty());
+  EXPECT_THAT(request.v_scales(), ::testing::ElementsAre(1.0f, 2.0f));
+}
+
 TEST_F(CliTest, AttendStatsAreValidJson) {
   ASSERT_EQ(RunWithServer({"attend", "--input=" + Path("qkv.npz"), "--stats=json"}), 0);
   const auto json = nlohmann::json::parse(out_.str());
@@ -145,7 +177,9 @@ struct BadUse {
 
 TEST_F(CliTest, BadUseIsOneLineWithTheFix) {
   std::ofstream(Path("bad.npy")) << "rubbish";
-  const std::string npz = Path("qkv.npz");
+  const std::string npz = Path("qkv.npz"), bools = Path("bools.npz");
+  const Tensor flags{v1::DATA_TYPE_BOOL, {2, 1, 4}, std::string(8, '\1')};
+  ASSERT_TRUE(WriteTensorFile(bools, {{"q", flags.view()}, {"k", flags.view()}, {"v", flags.view()}}).ok());
   const BadUse cases[] = {
       {{"atend"}, 2, "did you mean attend?"},
       {{"bench", "compere"}, 2, "did you mean bench compare?"},
@@ -159,7 +193,9 @@ TEST_F(CliTest, BadUseIsOneLineWithTheFix) {
       {{"attend", "--input=" + npz, "--out=out.txt"}, 2, "unknown extension"},
       {{"attend", "--input=" + npz, "--out=o.npy", "--lse"}, 2, "--lse-out=FILE"},
       {{"attend", "--input=" + npz, "--causal", "--window-right=2"}, 2, "drop one of the two"},
-      {{"attend", "--input=" + npz, "--dtype=fp8_e4m3"}, 1, "cannot be turned into"},
+      {{"attend", "--input=" + bools, "--dtype=fp8_e4m3"}, 1, "cannot be turned into"},
+      {{"attend", "--input=" + npz, "--dtype=fp8_e4m3", "--layout=bshd"}, 1, "an fp32 tensor of rank 4"},
+      {{"attend", "--input=" + npz, "--dtype=fp8_e4m3", "--k-scales=1"}, 2, "get scales of their own"},
       {{"attend", "--input=" + npz, "--alibi=1,x"}, 2, "--alibi: expected a number"},
       {{"attend", "--input=" + npz, "--server=nowhere"}, 2, "is not HOST:PORT"},
       {{"attend", "--input=" + npz, "--timeout=-1"}, 2, "--timeout: expected seconds"},

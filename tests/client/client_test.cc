@@ -3,15 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <set>
 #include <string>
 
 #include "client/error.h"
+#include "client/fp8.h"
 #include "tests/client/fake_service.h"
 
 namespace tessera::client {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 Tensor Bytes(std::vector<int64_t> shape) {
@@ -19,6 +23,43 @@ Tensor Bytes(std::vector<int64_t> shape) {
   tensor.bytes.resize(static_cast<size_t>(*ByteSize(tensor.dtype, tensor.shape)));
   for (size_t i = 0; i < tensor.bytes.size(); ++i) tensor.bytes[i] = static_cast<char>(i);
   return tensor;
+}
+
+Tensor Fp32(const std::vector<float>& values, std::vector<int64_t> shape) {
+  return {v1::DATA_TYPE_FP32, std::move(shape),
+          std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float))};
+}
+
+TEST(QuantizeFp8Test, ScalesEachHeadInEveryLayout) {
+  // (batch 1, 2, 2, dim 1): heads are the second or the third dimension.
+  const Tensor tensor = Fp32({448, 1, 224, 2}, {1, 2, 2, 1});
+  const auto bshd = QuantizeFp8(tensor, v1::LAYOUT_BSHD);
+  ASSERT_TRUE(bshd.ok()) << bshd.status();
+  EXPECT_THAT(bshd->scales, ElementsAre(1.0f, 2 / 448.0f));
+  EXPECT_EQ(bshd->tensor.bytes, "\x7e\x76\x76\x7e");
+  EXPECT_EQ(bshd->tensor.shape, tensor.shape);
+  const auto bhsd = QuantizeFp8(tensor, v1::LAYOUT_BHSD);
+  ASSERT_TRUE(bhsd.ok()) << bhsd.status();
+  EXPECT_THAT(bhsd->scales, ElementsAre(1.0f, 0.5f));
+  EXPECT_EQ(bhsd->tensor.bytes, "\x7e\x38\x7e\x48");
+}
+
+TEST(QuantizeFp8Test, KeepsNanAndTakesZerosAndInfinities) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const auto fp8 =
+      QuantizeFp8(Fp32({0, std::nanf(""), 1e-45f, -kInfinity, 0, 896, 0, 448}, {2, 4, 1}), v1::LAYOUT_PACKED);
+  ASSERT_TRUE(fp8.ok()) << fp8.status();
+  EXPECT_THAT(fp8->scales, ElementsAre(1.0f, 2.0f, std::numeric_limits<float>::min(), 1.0f));
+  EXPECT_EQ(fp8->tensor.bytes, std::string("\x00\x7f\x00\xfe\x00\x7e\x00\x7e", 8));
+  const auto empty = QuantizeFp8(Fp32({}, {0, 4, 1}), v1::LAYOUT_PACKED);
+  ASSERT_TRUE(empty.ok()) << empty.status();
+  EXPECT_TRUE(empty->scales.empty());
+}
+
+TEST(QuantizeFp8Test, RefusesOtherTensors) {
+  EXPECT_THAT(std::string(QuantizeFp8(Fp32({1, 2}, {1, 2, 1}), v1::LAYOUT_BSHD).status().message()),
+              HasSubstr("expected an fp32 tensor of rank 4, got fp32 [1, 2, 1]"));
+  EXPECT_FALSE(QuantizeFp8({v1::DATA_TYPE_FP16, {1, 1, 1}, "ab"}, v1::LAYOUT_PACKED).ok());
 }
 
 class ClientTest : public testing::Test {
