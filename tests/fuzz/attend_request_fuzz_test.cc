@@ -70,7 +70,7 @@ v1::AttendRequest RandomRequest(Random& random) {
   const auto layout = static_cast<v1::Layout>(Pick(random, 0, 2));
   request.set_layout(layout);
   static constexpr std::pair<v1::DataType, int64_t> kTypes[] = {
-      {v1::DATA_TYPE_FP32, 4}, {v1::DATA_TYPE_FP16, 2}, {v1::DATA_TYPE_BF16, 2}};
+      {v1::DATA_TYPE_FP32, 4}, {v1::DATA_TYPE_FP16, 2}, {v1::DATA_TYPE_BF16, 2}, {v1::DATA_TYPE_FP8_E4M3, 1}};
   const auto [dtype, element] = kTypes[random() % std::size(kTypes)];
   const auto fill = [&](v1::Tensor& tensor, v1::DataType type, int64_t bytes_each,
                         std::vector<int64_t> shape) {
@@ -90,6 +90,17 @@ v1::AttendRequest RandomRequest(Random& random) {
   fill(*request.mutable_q(), dtype, element, shape(q_tokens, q_heads, dim_qk));
   fill(*request.mutable_k(), dtype, element, shape(kv_tokens, kv_heads, dim_qk));
   fill(*request.mutable_v(), dtype, element, shape(kv_tokens, kv_heads, dim_v));
+  if (dtype == v1::DATA_TYPE_FP8_E4M3) {
+    const int64_t sequences = layout == v1::LAYOUT_PACKED ? 1 : batch;
+    const auto scale = [&](google::protobuf::RepeatedField<float>& scales, int64_t heads) {
+      const int64_t counts[] = {0, 1, heads, heads * sequences};
+      for (int64_t i = counts[random() % std::size(counts)]; i > 0; --i)
+        scales.Add(random() % 8 == 0 ? InterestingFloat(random) : 0.01f);
+    };
+    scale(*request.mutable_q_scales(), q_heads);
+    scale(*request.mutable_k_scales(), kv_heads);
+    scale(*request.mutable_v_scales(), kv_heads);
+  }
   auto& options = *request.mutable_options();
   if (random() % 2 == 0) options.set_causal(true);
   if (random() % 3 == 0) options.set_window_left(Pick(random, 0, 5));
