@@ -57,6 +57,11 @@ class RequestOptions(TypedDict, total=False):
     """One slope per query head."""
     sinks: Floats | None
     """One logit per query head that only joins the softmax's denominator."""
+    q_scales: Floats | None
+    """Of fp8 inputs (ml_dtypes.float8_e4m3fn): what q's elements are multiplied by. One, one per head, or an entry for
+    each (sequence, head). Left out: 1."""
+    k_scales: Floats | None
+    v_scales: Floats | None
     masks: Array | TensorSpec | Sequence[Array | TensorSpec] | None
     """Boolean (True attends) or additive; one that broadcasts to (batch, heads, q, kv), or to (heads, q, kv) when
     packed, or, packed only, one per sequence."""
@@ -65,7 +70,7 @@ class RequestOptions(TypedDict, total=False):
     backend: str
     """A name from `Client.info`; left out: the best that supports the request."""
     output_dtype: DTypeLike | str | None
-    """numpy dtype, or "fp32", "fp16", "bf16"; left out: that of q."""
+    """numpy dtype, or "fp32", "fp16", "bf16"; left out: that of q, "bf16" for fp8."""
     return_lse: bool
     """Also return the log-sum-exp of each query row and head, fp32."""
     request_id: str
@@ -106,6 +111,9 @@ def encode(
         v=_tensor.encode(v, raw),
         q_lens=_ints(options.get("q_lens")),
         kv_lens=_ints(options.get("kv_lens")),
+        q_scales=_floats(options.get("q_scales")),
+        k_scales=_floats(options.get("k_scales")),
+        v_scales=_floats(options.get("v_scales")),
         options=_attention_options(options),
         masks=[_tensor.encode(mask, raw) for mask in masks],
         outputs=_outputs(options),
@@ -147,4 +155,4 @@ def _ints(values: Ints | None) -> list[int]:
 
 
 def _floats(values: Floats | None) -> list[float]:
-    return [] if values is None else [float(value) for value in values]
+    return [] if values is None else [float(value) for value in np.ravel(values)]

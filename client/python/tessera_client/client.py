@@ -85,8 +85,8 @@ class Client:
         """Attention over one batch of sequences.
 
         q is (tokens, q_heads, head_dim), or of rank 4 with a padded layout; k and v likewise with kv_heads, of which
-        q_heads is a multiple; v may have another head_dim. All three are fp32, fp16 or bf16 (ml_dtypes.bfloat16),
-        and need not be contiguous. `RequestOptions` documents the options.
+        q_heads is a multiple; v may have another head_dim. All three are fp32, fp16, bf16
+        (ml_dtypes.bfloat16) or fp8 (ml_dtypes.float8_e4m3fn, with scales), and need not be contiguous. `RequestOptions` documents the options.
         """
         request = _request.encode(q, k, v, options, with_data=True)
         return _decode.attend_result(_call(self._attend, request, timeout))

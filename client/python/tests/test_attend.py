@@ -87,6 +87,33 @@ def test_packed_ragged_batch(
     assert_lse_close(result.lse, lse)
 
 
+@pytest.mark.parametrize("per_sequence", [False, True])
+def test_fp8_with_scales(client: tessera_client.Client, rng: np.random.Generator, per_sequence: bool) -> None:
+    fp8 = np.dtype(ml_dtypes.float8_e4m3fn)
+    lens = [17, 30]
+    heads = {"q": Q_HEADS, "k": KV_HEADS, "v": KV_HEADS}
+    tensors, values, scales = {}, {}, {}
+    for name, tensor in zip("qkv", draw_packed(rng, lens, lens), strict=True):
+        scales[name] = rng.uniform(0.01, 0.02, (2, heads[name]) if per_sequence else heads[name]).astype(np.float32)
+        of_token = np.repeat(np.broadcast_to(scales[name], (2, heads[name])), lens, axis=0)[:, :, None]
+        tensors[name] = (tensor / of_token).astype(fp8)
+        values[name] = tensors[name].astype(np.float32) * of_token
+    result = client.attend(
+        *tensors.values(),
+        q_lens=lens,
+        q_scales=scales["q"],
+        k_scales=scales["k"],
+        v_scales=scales["v"],
+        causal=True,
+        return_lse=True,
+    )
+    output, lse = packed_reference(*values.values(), lens, lens, causal=True)
+    assert result.output.dtype == BF16
+    assert_close(result.output, output)
+    assert result.lse is not None
+    assert_lse_close(result.lse, lse)
+
+
 @pytest.mark.parametrize("backend", ["cpu_fused", "cpu_standard"])
 @pytest.mark.parametrize("layout", ["bshd", "bhsd"])
 def test_padded_batch(client: tessera_client.Client, rng: np.random.Generator, layout: Any, backend: str) -> None:
