@@ -15,9 +15,18 @@ struct TileIndex {
   int32_t first_row;
 };
 
+// The upper half of the product.
+__host__ __device__ inline uint32_t MultiplyHigh(uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+  return __umulhi(a, b);  // the product below would take registers in pairs
+#else
+  return static_cast<uint32_t>(uint64_t{a} * b >> 32);
+#endif
+}
+
 struct BlockWork {
   DeviceSequence sequence;
-  int32_t kv_head;
+  int32_t row_head, kv_head;
   int32_t first_row;  // of the tile
   int32_t num_rows;   // of the whole sequence; the tile may reach past them
 
@@ -25,23 +34,22 @@ struct BlockWork {
   __host__ __device__ int32_t Query(int32_t row) const { return first_query + Divide(Offset(row)); }
   __host__ __device__ int32_t Head(int32_t row) const {
     const int32_t offset = Offset(row);
-    return first_head + offset - Divide(offset) * rows_per_query;
+    return row_head * rows_per_query + offset - Divide(offset) * rows_per_query;
   }
 
   __host__ __device__ BlockWork(const DeviceSequence& sequence, int32_t rows_per_query, int32_t row_head,
                                 int32_t kv_head, int32_t first_row)
       : sequence(sequence),
+        row_head(row_head),
         kv_head(kv_head),
         first_row(first_row),
         num_rows(sequence.q_len * rows_per_query),
         rows_per_query(rows_per_query),
-        first_head(row_head * rows_per_query),
         first_query(first_row / rows_per_query),
         reciprocal(0xffffffffu / static_cast<uint32_t>(rows_per_query) + 1) {}
 
  private:
   int32_t rows_per_query;
-  int32_t first_head;   // of the row head
   int32_t first_query;  // of the tile
   uint32_t reciprocal;  // 2^32 / rows_per_query, rounded up
 
@@ -49,10 +57,10 @@ struct BlockWork {
   __host__ __device__ int32_t Offset(int32_t row) const {
     return std::min(row, num_rows - 1) - first_query * rows_per_query;
   }
-  // By rows_per_query: the high half of a product, exact since the offset times the divisor stays below 2^32.
+  // By rows_per_query; exact since the offset times the divisor stays below 2^32.
   __host__ __device__ int32_t Divide(int32_t offset) const {
     if (rows_per_query == 1) return offset;
-    return static_cast<int32_t>(uint64_t{static_cast<uint32_t>(offset)} * reciprocal >> 32);
+    return static_cast<int32_t>(MultiplyHigh(static_cast<uint32_t>(offset), reciprocal));
   }
 };
 
