@@ -1,0 +1,35 @@
+// Tile shapes of the Hopper kernels.
+#pragma once
+
+#include "kernels/cuda/hopper/tiles.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+// kDimQk, kDimV: what the head dims are padded to, by zero fill in shared memory. A consumer warpgroup owns
+// 64 rows.
+template <typename ElementType, int kDimQkPadded, int kDimVPadded, int kWarpgroups, int kKeys, int kNumStages,
+          int kNumQueryStages>
+struct Config {
+  using Element = ElementType;
+  static constexpr int kDimQk = kDimQkPadded;
+  static constexpr int kDimV = kDimVPadded;
+  static constexpr int kConsumers = kWarpgroups;
+  static constexpr int kTileQ = kConsumers * 64;
+  static constexpr int kTileKv = kKeys;
+  static constexpr int kStages = kNumStages;
+  static constexpr int kQueryStages = kNumQueryStages;
+  static constexpr int kThreads = (kConsumers + 1) * 128;
+  static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
+  static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
+  // Consumers take turns at the tensor cores: while one computes a softmax, another multiplies.
+
+#ifdef NOTURN
+  static constexpr bool kTakeTurns = false;
+#else
+  static constexpr bool kTakeTurns = kDimV <= 128;
+#endif
+  // Log2 of how much a row's largest weight may exceed 1 before accumulators are rescaled.
+  static constexpr float kRescaleThreshold = 8;
+};
+
+}  // namespace tessera::kernels::cuda::hopper

@@ -1,0 +1,113 @@
+// Normalises, adds the sink, and writes O and LSE.
+#pragma once
+
+#include "kernels/cuda/hopper/softmax.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+template <class Config>
+struct Epilogue {
+  const DeviceProblem& problem;
+  const BlockWork& work;
+
+  __device__ void Store(const Consumer<Config>& consumer, const OnlineSoftmax<Config>& softmax) const {
+    using Element = typename Config::Element;
+    const bool fast = problem.o.dtype == kDtype<Element> && problem.o.vectorised;
+    float scale[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float row_sum = softmax.RowSum(half);
+      const int32_t row = work.first_row + consumer.Row(half);
+      const bool valid = consumer.Row(half) < problem.tile_rows && row < work.num_rows;
+      const int32_t head = work.Head(row);
+      const int64_t token = work.sequence.q_begin + work.Query(row);
+      const float reference = softmax.reference[half];
+      const RowResult result =
+          Finish(reference, reference == NegativeInfinity() ? 0.0f : reference * kLn2, row_sum,
+                 problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
+      if (valid && problem.lse != nullptr && consumer.lane % 4 == 0) {
+        problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;
+      }
+      scale[half] = result.scale;
+      if (fast) {
+        StoreRow(consumer, half, valid,
+                 static_cast<Element*>(problem.o.data) + token * problem.o.token_stride +
+                     head * problem.o.head_stride,
+                 result.scale);
+      }
+    }
+    if (!fast) {
+      // A copy: registers that a function is given a reference to would live in memory for good.
+      float output[Config::kDimV / 2];
+#pragma unroll
+      for (int i = 0; i < Config::kDimV / 2; ++i) output[i] = consumer.output[i] * scale[i / 2 % 2];
+      StoreOtherwise(problem, work, output, consumer.Row(0), consumer.Column(0, 0));
+    }
+  }
+
+ private:
+  template <typename Element>
+  static constexpr tessera_dtype kDtype =
+      std::is_same_v<Element, __nv_bfloat16> ? TESSERA_DTYPE_BF16 : TESSERA_DTYPE_FP16;
+
+  // In 16-byte pieces.
+  template <typename Output>
+  __device__ void StoreRow(const Consumer<Config>& consumer, int half, bool valid, Output* row,
+                           float scale) const {
+    const int t = consumer.lane % 4;
+    const int columns = valid ? problem.head_dim_v : 0;
+    // Four n8 tiles: thread t of the quad collects the 8 columns (16 bytes) of tile t.
+#pragma unroll
+    for (int n = 0; n < Config::kDimV / 8; n += 4) {
+      uint32_t pair[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* const at = consumer.output + 4 * (n + i) + 2 * half;
+        pair[i] = ptx::Pack(Output{}, at[0] * scale, at[1] * scale);
+      }
+      TransposeQuad(pair, t);
+      const int column = (n + t) * 8;
+      if (column < columns) {
+        *reinterpret_cast<uint4*>(row + column) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+      }
+    }
+  }
+
+  // Element [i] of thread t goes to element [t] of thread i, in the quad.
+  __device__ static void TransposeQuad(uint32_t (&x)[4], int t) {
+    Exchange(x[0], x[1], t & 1, 1);
+    Exchange(x[2], x[3], t & 1, 1);
+    Exchange(x[0], x[2], t & 2, 2);
+    Exchange(x[1], x[3], t & 2, 2);
+  }
+  // Threads with `upper` give `low` and get the other's `high` into it, the others the reverse.
+  __device__ static void Exchange(uint32_t& low, uint32_t& high, bool upper, int distance) {
+    const uint32_t received = __shfl_xor_sync(~0u, upper ? low : high, distance);
+    (upper ? low : high) = received;
+  }
+
+  // Any dtype and alignment. Not inlined, so that its code stays out of the way of the main loop's.
+  __device__ __noinline__ static void StoreOtherwise(const DeviceProblem& problem, const BlockWork& work,
+                                                     const float* output, int first_row, int first_column) {
+#pragma unroll 1
+    for (int i = 0; i < Config::kDimV / 2; ++i) {
+      const int tile_row = first_row + i / 2 % 2 * 8, column = first_column + i / 4 * 8 + i % 2;
+      const int32_t row = work.first_row + tile_row;
+      if (tile_row >= problem.tile_rows || row >= work.num_rows || column >= problem.head_dim_v) continue;
+      const int64_t at = (work.sequence.q_begin + work.Query(row)) * problem.o.token_stride +
+                         work.Head(row) * problem.o.head_stride + column;
+      switch (problem.o.dtype) {
+        case TESSERA_DTYPE_FP32:
+          static_cast<float*>(problem.o.data)[at] = output[i];
+          break;
+        case TESSERA_DTYPE_FP16:
+          static_cast<__half*>(problem.o.data)[at] = __float2half(output[i]);
+          break;
+        default:
+          static_cast<__nv_bfloat16*>(problem.o.data)[at] = __float2bfloat16(output[i]);
+      }
+    }
+  }
+};
+
+}  // namespace tessera::kernels::cuda::hopper

@@ -1,0 +1,211 @@
+// Fused attention for compute capability 9.0, after FlashAttention-3 (arXiv:2407.08608, Algorithms 1 and 2):
+// a producer warp brings tiles through the copy engine, two or three consumer warpgroups multiply with wgmma,
+// keep scores, weights and output in registers, and overlap the softmax of one K/V tile with the products of
+// its neighbours. The grid is persistent and draws row tiles by falling length.
+#pragma once
+
+#include "kernels/cuda/hopper/config.cuh"
+#include "kernels/cuda/hopper/consumer.cuh"
+#include "kernels/cuda/hopper/epilogue.cuh"
+#include "kernels/cuda/hopper/masking.cuh"
+#include "kernels/cuda/hopper/producer.cuh"
+#include "kernels/cuda/hopper/softmax.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+// The turns of the consumer warpgroups at the tensor cores: named barrier 1 + w lets warpgroup w go on.
+template <class Config>
+struct Turns {
+  int warpgroup;
+
+  // Before the first Await.
+  __device__ void Begin() const {
+    if (Config::kTakeTurns && warpgroup == Config::kConsumers - 1) Pass();
+  }
+  __device__ void Await() const {
+    if (Config::kTakeTurns) ptx::SyncNamed(1 + warpgroup, 256);
+  }
+  __device__ void Pass() const {
+    if (Config::kTakeTurns) ptx::ArriveNamed(warpgroup + 1 == Config::kConsumers ? 1 : 2 + warpgroup, 256);
+  }
+};
+
+template <class Config>
+__device__ void InitBarriers(Shared<Config>& shared) {
+  constexpr int kConsumerWarps = Config::kConsumers * 4;
+#pragma unroll
+  for (int stage = 0; stage < Config::kQueryStages; ++stage) {
+    ptx::InitBarrier(shared.q_full[stage], 1);
+    ptx::InitBarrier(shared.q_empty[stage], kConsumerWarps);
+  }
+#pragma unroll
+  for (int slot = 0; slot < kPostings; ++slot) {
+    ptx::InitBarrier(shared.posting_full[slot], 1);
+    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps);
+  }
+#pragma unroll
+  for (int stage = 0; stage < Config::kStages; ++stage) {
+    ptx::InitBarrier(shared.k_full[stage], 1);
+    ptx::InitBarrier(shared.k_empty[stage], kConsumerWarps);
+    ptx::InitBarrier(shared.v_full[stage], 1);
+    ptx::InitBarrier(shared.v_empty[stage], kConsumerWarps);
+  }
+  ptx::FenceBarrierInit();
+}
+
+// A consumer warpgroup's whole life. S of a K/V tile is computed together with P V of the one before it, and
+// becomes P while that still runs; this goes on across row tiles, whose last product overlaps with the first
+// of the next.
+template <class Config>
+class ConsumerLoop {
+ public:
+  __device__ ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
+      : problem(launch.problem),
+        shared(shared),
+        turns{consumer.warpgroup},
+        softmax(launch.problem.scale * kLog2E) {}
+
+  __device__ void Run() {
+    turns.Begin();
+    if (!NextRowTile()) return;
+    FirstScores();
+    for (;;) {
+      for (; tile >= first_tile; --tile) InnerStep();
+      posting.Advance();
+      if (!NextRowTile()) break;
+      BorderStep();
+    }
+    ptx::Wait(shared.v_full[v.index], v.parity);
+    consumer.StartOutput(shared, v.index, accumulate);
+    consumer.AwaitAll();
+    Store(softmax);
+  }
+
+ private:
+  const DeviceProblem& problem;
+  Shared<Config>& shared;
+  Consumer<Config> consumer;
+  Turns<Config> turns;
+  OnlineSoftmax<Config> softmax;
+  RingPosition<Config::kQueryStages> q;
+  RingPosition<Config::kStages> k, v;
+  // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
+  RingPosition<kPostings> posting, output_posting;
+  int32_t tile, first_tile, full_first_tile, full_end_tile;
+  bool accumulate;
+
+  __device__ bool NextRowTile() {
+    ptx::Wait(shared.q_full[q.index], q.parity);
+    const Posting& row_tile = shared.posting(posting.index);
+    if (!row_tile.valid) return false;
+    first_tile = row_tile.walk.first_tile;
+    tile = row_tile.walk.end_tile - 1;
+    full_first_tile = row_tile.walk.full_first_tile;
+    full_end_tile = row_tile.walk.full_end_tile;
+    return true;
+  }
+
+  __device__ void Release(ptx::Barrier& barrier) const {
+    if (consumer.lane == 0) ptx::Arrive(barrier);
+  }
+  __device__ void ReleaseKeys() {
+    Release(shared.k_empty[k.index]);
+    k.Advance();
+    if (tile == first_tile) {
+      Release(shared.q_empty[q.index]);
+      q.Advance();
+    }
+  }
+  __device__ void ReleaseValues() {
+    Release(shared.v_empty[v.index]);
+    v.Advance();
+  }
+  __device__ void Hide() {
+    if (tile < full_first_tile || tile >= full_end_tile) {
+      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+    }
+  }
+  __device__ void Store(const OnlineSoftmax<Config>& finished) {
+    Epilogue<Config>{problem, shared.posting(output_posting.index).work}.Store(consumer, finished);
+    Release(shared.posting_empty[output_posting.index]);
+    output_posting.Advance();
+  }
+
+  __device__ void FirstScores() {
+    ptx::Wait(shared.k_full[k.index], k.parity);
+    consumer.StartScores(shared, q.index, k.index);
+    consumer.AwaitAll();
+    ReleaseKeys();
+    Hide();
+    softmax.Update(consumer);
+    consumer.RoundWeights();
+    accumulate = false;
+    --tile;
+  }
+
+  __device__ void StartBoth() {
+    ptx::Wait(shared.k_full[k.index], k.parity);
+    turns.Await();
+    consumer.StartScores(shared, q.index, k.index);
+    ptx::Wait(shared.v_full[v.index], v.parity);
+    consumer.StartOutput(shared, v.index, accumulate);
+    turns.Pass();
+    consumer.AwaitScores();
+    ReleaseKeys();
+  }
+
+  __device__ void InnerStep() {
+    StartBoth();
+    Hide();
+    const float2 rescale = softmax.Update(consumer);
+#ifdef LATE
+    if (Moves(rescale)) {
+      consumer.AwaitAll();
+      softmax.Rescale(consumer, rescale);
+    }
+    consumer.AwaitAll();
+    ReleaseValues();
+    consumer.RoundWeights();
+#else
+    consumer.AwaitAll();
+    ReleaseValues();
+    consumer.RoundWeights();
+    if (Moves(rescale)) softmax.Rescale(consumer, rescale);
+#endif
+    accumulate = true;
+  }
+
+  __device__ void BorderStep() {
+    StartBoth();
+    Hide();
+    const OnlineSoftmax<Config> finished = softmax;
+    softmax.Reset();
+    softmax.Update(consumer);
+    consumer.AwaitAll();
+    ReleaseValues();
+    Store(finished);
+    consumer.RoundWeights();
+    accumulate = false;
+    --tile;
+  }
+};
+
+// The kernel's body.
+template <class Config>
+__device__ void FusedHopper(const HopperProblem& launch) {
+  extern __shared__ __align__(1024) std::byte shared_memory[];
+  static_assert(sizeof(Shared<Config>) <= kMaxSharedBytes);
+  auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
+  if (threadIdx.x == 0) InitBarriers(shared);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    ptx::ReleaseRegisters<Config::kProducerRegisters>();
+    if (threadIdx.x == 0) Producer<Config>(launch, shared).Run();
+    if (threadIdx.x == 32) Schedule(launch, shared);
+  } else {
+    ptx::ClaimRegisters<Config::kConsumerRegisters>();
+    ConsumerLoop<Config>(launch, shared).Run();
+  }
+}
+
+}  // namespace tessera::kernels::cuda::hopper

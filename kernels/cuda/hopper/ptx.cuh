@@ -1,0 +1,110 @@
+// The PTX instructions of compute capability 9.0a that the Hopper kernels use, one to a function; the matrix
+// products are in wgmma.cuh.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/ptx.cuh"
+
+namespace tessera::kernels::cuda::ptx {
+
+// An mbarrier in shared memory. A phase ends when all arrivals and all announced bytes have come; a waiter
+// names the parity of the phase it waits for: 0 for the first.
+using Barrier = uint64_t;
+
+// mbarrier.init
+__device__ inline void InitBarrier(Barrier& barrier, uint32_t arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(&barrier)), "r"(arrivals)
+               : "memory");
+}
+
+// fence.mbarrier_init: makes initialised barriers visible to the copy engine.
+__device__ inline void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// mbarrier.arrive
+__device__ inline void Arrive(Barrier& barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(&barrier)) : "memory");
+}
+
+// mbarrier.arrive.expect_tx: arrives, and announces bytes that the copy engine will bring.
+__device__ inline void ArriveExpecting(Barrier& barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(&barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+// mbarrier.try_wait.parity: sleeps a bounded while; whether the phase of that parity has ended.
+__device__ inline bool TryWait(Barrier& barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(done)
+      : "r"(SharedAddress(&barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
+__device__ inline void Wait(Barrier& barrier, uint32_t parity) {
+  while (!TryWait(barrier, parity)) {
+  }
+}
+
+// bar.sync: until `threads` have come to the named barrier `id` (1..15), this warp's included.
+__device__ inline void SyncNamed(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// bar.arrive: comes to the named barrier without waiting.
+__device__ inline void ArriveNamed(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// setmaxnreg.dec, setmaxnreg.inc: registers of each thread of the warpgroup from here on.
+template <int kRegisters>
+__device__ inline void ReleaseRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void ClaimRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// fence.proxy.async: what this thread wrote to shared memory becomes visible to tensor cores and copy engine.
+__device__ inline void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// prefetch.tensormap
+__device__ inline void PrefetchMap(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// How long the L2 keeps what a copy brings: createpolicy's encodings for evict_first and evict_last.
+inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+inline constexpr uint64_t kEvictLast = 0x14F0000000000000;
+
+// cp.async.bulk.tensor.3d: a box of the tensor, from coordinates (x, y, z), x innermost, into shared memory.
+__device__ inline void CopyBox(void* destination, const CUtensorMap& map, Barrier& barrier, uint64_t policy,
+                               int32_t x, int32_t y, int32_t z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(SharedAddress(destination)),
+      "l"(&map), "r"(SharedAddress(&barrier)), "l"(policy), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+
+// cp.async.bulk.tensor.4d
+__device__ inline void CopyBox(void* destination, const CUtensorMap& map, Barrier& barrier, uint64_t policy,
+                               int32_t x, int32_t y, int32_t z, int32_t w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%4, %5, %6, %7}], [%2], %3;" ::"r"(SharedAddress(destination)),
+      "l"(&map), "r"(SharedAddress(&barrier)), "l"(policy), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
+}  // namespace tessera::kernels::cuda::ptx

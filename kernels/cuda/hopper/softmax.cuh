@@ -1,0 +1,88 @@
+// The running softmax of a consumer warpgroup.
+#pragma once
+
+#include "kernels/cuda/hopper/consumer.cuh"
+#include "kernels/cuda/logits.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+// Whether any row of the warp is to be rescaled.
+__device__ inline bool Moves(float2 rescale) {
+  return __any_sync(~0u, rescale.x != 1.0f || rescale.y != 1.0f);
+}
+
+// Of a thread's two rows. `reference` is m of the paper, in logits to base 2, but follows the true maximum
+// only once that is kRescaleThreshold above it (FlashAttention-4, arXiv:2603.05451): so weights reach
+// 2^kRescaleThreshold and the output is almost never rescaled. row_sum is l over the thread's own columns.
+template <class Config>
+struct OnlineSoftmax {
+  float factor;  // scores times this are logits to base 2; > 0
+  float reference[2], row_sum[2];
+
+  __device__ explicit OnlineSoftmax(float factor) : factor(factor) { Reset(); }
+
+  __device__ void Reset() {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      reference[half] = NegativeInfinity();
+      row_sum[half] = 0;
+    }
+  }
+
+  // The scores become P = 2^(logit - reference). Returns what the output so far must be multiplied by.
+  __device__ float2 Update(Consumer<Config>& consumer) {
+    float rescale[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float tile_max = RowMax(consumer.scores, half) * factor;
+      const float before = reference[half];
+      if (tile_max > before + Config::kRescaleThreshold) reference[half] = tile_max;
+      rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(before - reference[half]);
+      const float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
+      float sum[2] = {row_sum[half] * rescale[half], 0};
+#pragma unroll
+      for (int n = 0; n < Config::kTileKv / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& score = consumer.scores[4 * n + 2 * half + e];
+          score = ptx::Exp2(fmaf(score, factor, -offset));
+          sum[e] += score;
+        }
+      }
+      row_sum[half] = sum[0] + sum[1];
+    }
+    return {rescale[0], rescale[1]};
+  }
+
+  __device__ static void Rescale(Consumer<Config>& consumer, float2 rescale) {
+#pragma unroll
+    for (int n = 0; n < Config::kDimV / 8; ++n) {
+      consumer.output[4 * n] *= rescale.x;
+      consumer.output[4 * n + 1] *= rescale.x;
+      consumer.output[4 * n + 2] *= rescale.y;
+      consumer.output[4 * n + 3] *= rescale.y;
+    }
+  }
+
+  // Over the four threads that share a row.
+  __device__ float RowSum(int half) const {
+    float sum = row_sum[half];
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2);
+  }
+
+ private:
+  __device__ static float RowMax(const float (&scores)[Config::kTileKv / 2], int half) {
+    float max[2] = {scores[2 * half], scores[2 * half + 1]};
+#pragma unroll
+    for (int n = 1; n < Config::kTileKv / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) max[e] = fmaxf(max[e], scores[4 * n + 2 * half + e]);
+    }
+    float joint = fmaxf(max[0], max[1]);
+    joint = fmaxf(joint, __shfl_xor_sync(~0u, joint, 1));
+    return fmaxf(joint, __shfl_xor_sync(~0u, joint, 2));
+  }
+};
+
+}  // namespace tessera::kernels::cuda::hopper

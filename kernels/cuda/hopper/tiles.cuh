@@ -1,0 +1,81 @@
+// Configuration and shared memory of the Hopper kernels.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/block_work.cuh"
+#include "kernels/cuda/hopper/ptx.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+// What a multiprocessor of compute capability 9.0 lets a block have.
+inline constexpr int kMaxSharedBytes = 227 << 10;
+
+// The kernel parameter.
+struct HopperProblem {
+  CUtensorMap q, k, v;  // read only with use_copy_engine
+  DeviceProblem problem;
+  uint32_t* next_block;  // the launch's counter of drawn row tiles; 0 before and after
+};
+
+// A tile (kRows, kColumns) of 16-bit elements as tensor cores and copy engine see it: slabs of 64 columns,
+// each (kRows, 64), its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ r % 8.
+template <typename Element, int kRows, int kColumns>
+struct alignas(1024) SlabTile {
+  static constexpr int kSlabColumns = 128 / sizeof(Element);
+  static constexpr int kSlabs = (kColumns + kSlabColumns - 1) / kSlabColumns;
+  static constexpr int kSlabBytes = kRows * 128;
+  static constexpr int kBytes = kSlabs * kSlabBytes;
+
+  std::byte data[kBytes];
+
+  __device__ std::byte* Slab(int slab) { return data + slab * kSlabBytes; }
+  __device__ uint4* Chunk(int row, int chunk) {
+    return reinterpret_cast<uint4*>(data + chunk / 8 * kSlabBytes + row * 128 + ((chunk % 8 ^ row % 8) << 4));
+  }
+};
+
+// What the scheduler tells the others about a row tile.
+struct Posting {
+  BlockWork work;
+  KeyWalk walk;  // at least one tile
+  bool valid;    // false: there are no more row tiles
+};
+inline constexpr int kPostings = 4;
+
+template <class Config>
+struct Shared {
+  using Element = typename Config::Element;
+  SlabTile<Element, Config::kTileQ, Config::kDimQk> q[Config::kQueryStages];
+  SlabTile<Element, Config::kTileKv, Config::kDimQk> k[Config::kStages];
+  SlabTile<Element, Config::kTileKv, Config::kDimV> v[Config::kStages];
+
+  // Of each pair: full when data is there (one arrival of the producer and the bytes), empty when every
+  // consumer warp is done with it.
+  ptx::Barrier q_full[Config::kQueryStages], q_empty[Config::kQueryStages];
+  ptx::Barrier k_full[Config::kStages], k_empty[Config::kStages];
+  ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
+  ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
+  alignas(16) std::byte postings[kPostings * sizeof(Posting)];
+
+  __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
+};
+
+// A place in a ring of kStages buffers, and the parity of the barriers' phase there.
+template <int kStages>
+struct RingPosition {
+  int index = 0;
+  uint32_t parity = 0;
+
+  __device__ void Advance() {
+    if (++index == kStages) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+}  // namespace tessera::kernels::cuda::hopper
