@@ -23,7 +23,9 @@ set(TESSERA_HAVE_CUDA ON)
 message(STATUS "Tessera: CUDA ${CMAKE_CUDA_COMPILER_VERSION} (${CMAKE_CUDA_COMPILER})")
 
 # Machine code for Ampere data-centre parts and Hopper; the PTX of 8.0 serves every other GPU from there on.
+# What is for Hopper alone is compiled for 9.0a instead.
+set(TESSERA_PORTABLE_GENCODE -gencode=arch=compute_80,code=[compute_80,sm_80] -gencode=arch=compute_90,code=sm_90)
+set(TESSERA_HOPPER_GENCODE -gencode=arch=compute_90a,code=sm_90a)
 add_library(tessera_cuda_options INTERFACE)
 target_compile_options(tessera_cuda_options INTERFACE
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr --compress-mode=size
-  -gencode=arch=compute_80,code=[compute_80,sm_80] -gencode=arch=compute_90,code=sm_90>)
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr --compress-mode=size>)

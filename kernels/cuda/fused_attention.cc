@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/device_problem.h"
 #include "kernels/cuda/fused_kernel.h"
+#include "kernels/cuda/hopper/hopper_launch.h"
+#include "kernels/cuda/row_tiling.h"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -15,38 +17,94 @@ constexpr float kLargestPlainScale = 1e38f;
 constexpr int64_t kReservedSharedBytes = 1024;
 // Of the L2 that the keys and values may take which blocks share; Q, O and what is on its way need the rest.
 constexpr int64_t kL2Share = 2;
+// Code for 9.0a runs on 9.0 alone.
+constexpr int32_t kHopperCapability = 90;
 
-FusedKernels KernelsFor(tessera_dtype dtype) {
+struct Families {
+  FusedKernels hopper, portable;
+};
+
+Families KernelsFor(tessera_dtype dtype) {
   switch (dtype) {
     case TESSERA_DTYPE_FP32:
-      return Fp32Kernels();
+      return {{nullptr, nullptr}, Fp32Kernels()};
     case TESSERA_DTYPE_FP16:
-      return Fp16Kernels();
+      return {HopperFp16Kernels(), Fp16Kernels()};
     case TESSERA_DTYPE_BF16:
-      return Bf16Kernels();
+      return {HopperBf16Kernels(), Bf16Kernels()};
     default:
-      return {nullptr, nullptr};
+      return {{nullptr, nullptr}, {nullptr, nullptr}};
   }
 }
 
-// Whether a logit is more than a positive scale times q.k. (With a positive scale the largest score is the
-// largest logit, and the softmax takes the scale along for nothing.)
-bool HasLogitFeatures(const tessera_attention_problem& p) {
+// The narrowest of the kinds of logits that hold the problem's. (With a positive scale the largest score is
+// the largest logit, and the softmax takes the scale along for nothing.)
+Logits LogitsOf(const tessera_attention_problem& p) {
   const bool plain_scale = p.scale > 0 && p.scale < kLargestPlainScale;
-  return !plain_scale || p.softcap > 0 || p.alibi_slopes != nullptr || p.mask_kind != TESSERA_MASK_NONE;
+  const bool softcap = p.softcap > 0, alibi = p.alibi_slopes != nullptr,
+             mask = p.mask_kind != TESSERA_MASK_NONE;
+  if (mask) return softcap || alibi ? Logits::kAny : Logits::kDenseMask;
+  if (!plain_scale || (softcap && alibi)) return Logits::kAny;
+  return softcap ? Logits::kSoftCap : alibi ? Logits::kAlibi : Logits::kPlain;
 }
 
-// The kernel for the narrowest head dim that holds the problem, by preference; null when there is none. Where
-// none fits the shared memory that blocks can have on this GPU, the one that comes closest.
-const FusedKernel* FindKernel(const tessera_attention_problem& p, const DeviceTraits& traits) {
-  const int32_t head_dim = std::max(p.head_dim_qk, p.head_dim_v);
+// Keys that a row sees, dense masks aside: the mean over rows, from the first, middle and last row of each
+// sequence.
+double MeanKeys(const tessera_attention_problem& p) {
+  double keys = 0, rows = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    const tessera_sequence& s = p.sequences[n];
+    const auto visible = [&s](int64_t query) {
+      const int64_t diagonal = query + s.diagonal_offset;
+      const int64_t first = s.window_left < 0 ? 0 : std::max<int64_t>(diagonal - s.window_left, 0);
+      const int64_t end = s.window_right < 0 ? s.kv_len : std::min(diagonal + s.window_right + 1, s.kv_len);
+      return static_cast<double>(std::max<int64_t>(end - first, 0));
+    };
+    if (s.q_len == 0) continue;
+    keys += static_cast<double>(s.q_len) * (visible(0) + 2 * visible(s.q_len / 2) + visible(s.q_len - 1)) / 4;
+    rows += static_cast<double>(s.q_len);
+  }
+  return rows > 0 ? keys / rows : 0;
+}
+
+RowTiling TilingOf(const FusedKernel& kernel, const tessera_attention_problem& problem) {
+  return kernel.family == KernelFamily::kHopper ? PackRows(problem, kernel.tile_q)
+                                                : WholeGroups(problem, kernel.tile_q);
+}
+
+const FusedKernel* FindHopperKernel(const tessera_attention_problem& p, const FusedKernels& kernels) {
+  const Logits logits = LogitsOf(p);
+  const double mean_keys = MeanKeys(p);
+  for (const FusedKernel& kernel : kernels) {
+    if (kernel.head_dim_qk >= p.head_dim_qk && kernel.head_dim_v >= p.head_dim_v && kernel.logits == logits &&
+        kernel.min_mean_keys <= mean_keys) {
+      return &kernel;
+    }
+  }
+  return nullptr;
+}
+
+// Where none fits the shared memory that blocks can have on this GPU, the one that comes closest.
+const FusedKernel* FindPortableKernel(const tessera_attention_problem& p, const FusedKernels& kernels,
+                                      const DeviceTraits& traits) {
+  const Logits logits = LogitsOf(p) == Logits::kPlain ? Logits::kPlain : Logits::kAny;
   const FusedKernel* found = nullptr;
-  for (const FusedKernel& kernel : KernelsFor(p.q.dtype)) {
-    if (kernel.head_dim < head_dim || kernel.features != HasLogitFeatures(p)) continue;
+  for (const FusedKernel& kernel : kernels) {
+    if (kernel.head_dim_qk < p.head_dim_qk || kernel.head_dim_v < p.head_dim_v || kernel.logits != logits)
+      continue;
     if (kernel.shared_memory_bytes <= traits.shared_memory_per_block) return &kernel;
     if (found == nullptr || kernel.shared_memory_bytes < found->shared_memory_bytes) found = &kernel;
   }
   return found;
+}
+
+// The kernel for the narrowest head dims that hold the problem, by preference; null when there is none.
+const FusedKernel* FindKernel(const tessera_attention_problem& p, const DeviceTraits& traits) {
+  const Families families = KernelsFor(p.q.dtype);
+  if (traits.compute_capability == kHopperCapability) {
+    if (const FusedKernel* const kernel = FindHopperKernel(p, families.hopper)) return kernel;
+  }
+  return FindPortableKernel(p, families.portable, traits);
 }
 
 }  // namespace
@@ -66,7 +124,7 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
                      std::to_string(traits.shared_memory_per_block);
     return choice;
   }
-  choice.refusal = IndexLimit(problem, WholeGroups(problem, kernel->tile_q));
+  choice.refusal = IndexLimit(problem, TilingOf(*kernel, problem));
   if (!choice.refusal.empty()) return choice;
   choice.kernel = kernel->name;
   choice.tile_q = kernel->tile_q;
@@ -85,9 +143,13 @@ cudaError_t FusedAttention(const tessera_attention_problem& problem, const Devic
                            void* workspace, cudaStream_t stream) {
   const FusedKernel* const kernel = FindKernel(problem, traits);
   if (kernel == nullptr) return cudaErrorInvalidValue;
+  const RowTiling tiling = TilingOf(*kernel, problem);
+  if (kernel->family == KernelFamily::kHopper) {
+    return hopper::Launch(*kernel, problem, tiling, traits, workspace, stream);
+  }
   DeviceProblem device;
-  cudaError_t error = MakeDeviceProblem(problem, WholeGroups(problem, kernel->tile_q),
-                                        traits.l2_bytes / kL2Share, workspace, stream, &device);
+  cudaError_t error =
+      MakeDeviceProblem(problem, tiling, traits.l2_bytes / kL2Share, workspace, stream, &device);
   if (error != cudaSuccess || device.num_blocks() == 0) return error;
   error = cudaFuncSetAttribute(kernel->function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                kernel->shared_memory_bytes);
@@ -99,12 +161,22 @@ cudaError_t FusedAttention(const tessera_attention_problem& problem, const Devic
 }
 
 cudaError_t CheckFusedKernels() {
-  for (const FusedKernels& kernels : {Fp32Kernels(), Fp16Kernels(), Bf16Kernels()}) {
-    const FusedKernel& kernel = *kernels.begin();
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel.function);
-    if (error != cudaSuccess) return error;
-    if (attributes.maxThreadsPerBlock < kernel.threads) return cudaErrorLaunchOutOfResources;
+  int device = 0, major = 0, minor = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (error != cudaSuccess) return error;
+  for (const tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+    const Families families = KernelsFor(dtype);
+    for (const FusedKernels& kernels : {families.portable, families.hopper}) {
+      if (kernels.begin() == kernels.end()) continue;
+      const FusedKernel& kernel = *kernels.begin();
+      if (kernel.family == KernelFamily::kHopper && major * 10 + minor != kHopperCapability) continue;
+      cudaFuncAttributes attributes;
+      error = cudaFuncGetAttributes(&attributes, kernel.function);
+      if (error != cudaSuccess) return error;
+      if (attributes.maxThreadsPerBlock < kernel.threads) return cudaErrorLaunchOutOfResources;
+    }
   }
   return cudaSuccess;
 }

@@ -209,8 +209,11 @@ template <class Config>
 FusedKernel Describe(const char* name, void (*function)(DeviceProblem)) {
   return {.name = name,
           .function = reinterpret_cast<const void*>(function),
-          .head_dim = Config::kHeadDim,
-          .features = Config::kFeatures,
+          .family = KernelFamily::kPortable,
+          .logits = Config::kFeatures ? Logits::kAny : Logits::kPlain,
+          .head_dim_qk = Config::kHeadDim,
+          .head_dim_v = Config::kHeadDim,
+          .min_mean_keys = 0,
           .tile_q = Config::kTileQ,
           .tile_kv = Config::kTileKv,
           .stages = Config::kStages,

@@ -7,20 +7,38 @@
 
 namespace tessera::kernels::cuda {
 
-// `function` is void(const __grid_constant__ DeviceProblem), launched with
-// problem.num_blocks() blocks on tiles of WholeGroups(problem, tile_q).
+// What makes a logit of q.k.
+enum class Logits : uint8_t {
+  kPlain,      // a positive scale
+  kSoftCap,    // a positive scale, soft-cap
+  kAlibi,      // a positive scale, ALiBi
+  kDenseMask,  // any scale, a boolean or additive mask
+  kAny,        // any scale, and any of the above together
+};
+
+enum class KernelFamily : uint8_t {
+  // void(const __grid_constant__ DeviceProblem), problem.num_blocks() blocks, tiles of WholeGroups(tile_q).
+  kPortable,
+  // void(const __grid_constant__ HopperProblem), a persistent block on each multiprocessor, tiles of
+  // PackRows(tile_q). Compute capability 9.0 only.
+  kHopper,
+};
+
 struct FusedKernel {
   const char* name;  // as a profiler shows it
   const void* function;
-  int32_t head_dim;  // serves head dims up to this
-  bool features;     // takes soft-cap, ALiBi, dense masks and any scale; else none, and scale > 0
+  KernelFamily family;
+  Logits logits;
+  int32_t head_dim_qk, head_dim_v;  // serves head dims up to these
+  // Is worth its while from this many keys to a row on, in the mean over the launch.
+  int32_t min_mean_keys;
   int32_t tile_q, tile_kv, stages;
   int32_t threads;
   int32_t shared_memory_bytes;
   int32_t blocks_per_multiprocessor;
 };
 
-// The kernels for one input dtype, by rising head_dim and then in order of preference.
+// The kernels for one input dtype, by rising head dims and then in order of preference.
 struct FusedKernels {
   const FusedKernel* begin_;
   const FusedKernel* end_;
@@ -30,5 +48,7 @@ struct FusedKernels {
 FusedKernels Bf16Kernels();
 FusedKernels Fp16Kernels();
 FusedKernels Fp32Kernels();
+FusedKernels HopperBf16Kernels();
+FusedKernels HopperFp16Kernels();
 
 }  // namespace tessera::kernels::cuda

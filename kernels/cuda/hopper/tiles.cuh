@@ -1,25 +1,17 @@
 // Configuration and shared memory of the Hopper kernels.
 #pragma once
 
-#include <cuda.h>
-
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/block_work.cuh"
+#include "kernels/cuda/hopper/hopper_problem.h"
 #include "kernels/cuda/hopper/ptx.cuh"
 
 namespace tessera::kernels::cuda::hopper {
 
 // What a multiprocessor of compute capability 9.0 lets a block have.
 inline constexpr int kMaxSharedBytes = 227 << 10;
-
-// The kernel parameter.
-struct HopperProblem {
-  CUtensorMap q, k, v;  // read only with use_copy_engine
-  DeviceProblem problem;
-  uint32_t* next_block;  // the launch's counter of drawn row tiles; 0 before and after
-};
 
 // A tile (kRows, kColumns) of 16-bit elements as tensor cores and copy engine see it: slabs of 64 columns,
 // each (kRows, 64), its rows of 128 bytes swizzled: 16-byte chunk c of row r lies at c ^ r % 8.
