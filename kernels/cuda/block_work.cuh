@@ -2,7 +2,7 @@
 // the keys that those rows see. Runs on the host too, for tests.
 #pragma once
 
-#include <algorithm>
+#include <cstdint>
 
 #include "kernels/cuda/device_problem.h"
 
@@ -14,6 +14,10 @@ struct TileIndex {
   int32_t row_head;
   int32_t first_row;
 };
+
+// std::min and std::max are host code to nvcc, options aside.
+__host__ __device__ inline int32_t Min(int32_t a, int32_t b) { return a < b ? a : b; }
+__host__ __device__ inline int32_t Max(int32_t a, int32_t b) { return a > b ? a : b; }
 
 // The upper half of the product.
 __host__ __device__ inline uint32_t MultiplyHigh(uint32_t a, uint32_t b) {
@@ -55,7 +59,7 @@ struct BlockWork {
 
   // From the first head of first_query on; below kMaxGroup plus the rows of a tile.
   __host__ __device__ int32_t Offset(int32_t row) const {
-    return std::min(row, num_rows - 1) - first_query * rows_per_query;
+    return Min(row, num_rows - 1) - first_query * rows_per_query;
   }
   // By rows_per_query; exact since the offset times the divisor stays below 2^32.
   __host__ __device__ int32_t Divide(int32_t offset) const {
@@ -84,7 +88,7 @@ __host__ __device__ inline TileIndex FindTile(const DeviceProblem& p, int32_t bl
   const int32_t group = in_run / (run.group_pairs * tiles);
   const int32_t in_group = in_run - group * run.group_pairs * tiles;
   const int32_t first_pair = group * run.group_pairs;
-  const int32_t pairs = std::min(run.group_pairs, run.run_length * p.num_row_heads - first_pair);
+  const int32_t pairs = Min(run.group_pairs, run.run_length * p.num_row_heads - first_pair);
   const int32_t pair = first_pair + in_group % pairs;
   return {run.run_begin + pair / p.num_row_heads, pair % p.num_row_heads,
           (tiles - 1 - in_group / pairs) * p.tile_rows};
@@ -117,11 +121,11 @@ __host__ __device__ inline KeyWalk WalkOf(const BlockWork& work, int32_t tile_ro
   const int32_t first_query = work.Query(work.first_row);
   const int32_t last_query = work.Query(work.first_row + tile_rows - 1);
   // Keys that the window shows to some row,
-  const int32_t begin = std::max(first_query + s.first_shift, 0);
-  const int32_t end = std::min(last_query + s.last_shift + 1, s.kv_len);
+  const int32_t begin = Max(first_query + s.first_shift, 0);
+  const int32_t end = Min(last_query + s.last_shift + 1, s.kv_len);
   // and to every row.
-  const int32_t full_begin = std::min(std::max(last_query + s.first_shift, 0), s.kv_len);
-  const int32_t full_end = std::min(first_query + s.last_shift + 1, s.kv_len);
+  const int32_t full_begin = Min(Max(last_query + s.first_shift, 0), s.kv_len);
+  const int32_t full_end = Min(first_query + s.last_shift + 1, s.kv_len);
   if (begin >= end) return KeyWalk{};
   KeyWalk walk;
   walk.first_tile = begin / tile_kv;
