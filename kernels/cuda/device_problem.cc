@@ -1,8 +1,10 @@
 #include "kernels/cuda/device_problem.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kernels/cuda/element_bytes.h"
@@ -11,6 +13,8 @@ namespace tessera::kernels::cuda {
 namespace {
 
 constexpr int64_t kVectorBytes = 16;
+// Products of 256 fp8 elements stay finite as logits, to base 2 too, with scales up to this.
+constexpr double kLargestLogitScale = 1e30;
 // Pageable memory up to this size is staged by the driver at once, without waiting for the stream.
 constexpr size_t kStagedBytes = size_t{64} << 10;
 
@@ -29,8 +33,9 @@ DeviceTensor View(const tessera_tensor& tensor, int64_t head_dim) {
   return {tensor.data, tensor.token_stride, tensor.head_stride, tensor.dtype, IsVectorised(tensor, head_dim)};
 }
 
-DeviceSequence View(const tessera_sequence& s) {
+DeviceSequence View(const tessera_sequence& s, int64_t number) {
   DeviceSequence view{};
+  view.number = static_cast<int32_t>(number);
   view.q_begin = s.q_begin;
   view.kv_begin = s.kv_begin;
   view.mask = s.mask;
@@ -101,7 +106,7 @@ int64_t SetRuns(const tessera_attention_problem& p, const RowTiling& tiling, int
 std::vector<DeviceSequence> SortedSequences(const tessera_attention_problem& p) {
   std::vector<DeviceSequence> sequences;
   sequences.reserve(static_cast<size_t>(p.num_sequences));
-  for (int64_t n = 0; n < p.num_sequences; ++n) sequences.push_back(View(p.sequences[n]));
+  for (int64_t n = 0; n < p.num_sequences; ++n) sequences.push_back(View(p.sequences[n], n));
   std::stable_sort(sequences.begin(), sequences.end(), [](const DeviceSequence& a, const DeviceSequence& b) {
     return LongestWalk(a) > LongestWalk(b);
   });
@@ -118,9 +123,43 @@ cudaError_t CopyTables(const std::vector<std::byte>& tables, void* workspace, cu
   return cudaSuccess;
 }
 
+bool HasScales(const tessera_attention_problem& p) { return p.q.dtype == TESSERA_DTYPE_FP8_E4M3; }
+
+double ScaleOf(const tessera_scales& scales, int64_t sequence, int64_t head) {
+  if (scales.data == nullptr) return 1;
+  return scales.data[sequence * scales.sequence_stride + head * scales.head_stride];
+}
+
+// The tables logit_scales() and value_scales() show.
+std::vector<float> ScaleTables(const tessera_attention_problem& p) {
+  std::vector<float> tables;
+  tables.reserve(static_cast<size_t>(p.num_sequences) *
+                 (static_cast<size_t>(p.num_q_heads) + static_cast<size_t>(p.num_kv_heads)));
+  const int64_t group = p.num_q_heads / p.num_kv_heads;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    for (int64_t head = 0; head < p.num_q_heads; ++head) {
+      // Double takes the product of any three floats. One that is too small for a normal number would make
+      // 0 * inf of a hidden score.
+      const double scale =
+          double{p.scale} * ScaleOf(p.q_scales, n, head) * ScaleOf(p.k_scales, n, head / group);
+      const double size =
+          std::clamp<double>(std::abs(scale), std::numeric_limits<float>::min(), kLargestLogitScale);
+      tables.push_back(scale == 0 ? 0.0f : static_cast<float>(std::copysign(size, scale)));
+    }
+  }
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    for (int64_t head = 0; head < p.num_kv_heads; ++head) {
+      tables.push_back(static_cast<float>(ScaleOf(p.v_scales, n, head)));
+    }
+  }
+  return tables;
+}
+
 int64_t PackedTableBytes(const tessera_attention_problem& p) {
-  const int64_t floats =
+  const int64_t of_heads =
       (p.alibi_slopes != nullptr ? p.num_q_heads : 0) + (p.sinks != nullptr ? p.num_q_heads : 0);
+  const int64_t of_sequence = HasScales(p) ? int64_t{p.num_q_heads} + p.num_kv_heads : 0;
+  const int64_t floats = of_heads + p.num_sequences * of_sequence;
   return p.num_sequences * static_cast<int64_t>(sizeof(DeviceSequence)) +
          floats * static_cast<int64_t>(sizeof(float));
 }
@@ -195,6 +234,10 @@ std::vector<std::byte> FillDeviceProblem(const tessera_attention_problem& p, con
   append(sequences.data(), sequences.size() * sizeof(DeviceSequence));
   if (device->has_alibi) append(p.alibi_slopes, head_bytes);
   if (device->has_sinks) append(p.sinks, head_bytes);
+  if (HasScales(p)) {
+    const std::vector<float> scales = ScaleTables(p);
+    append(scales.data(), scales.size() * sizeof(float));
+  }
   return spilled;
 }
 

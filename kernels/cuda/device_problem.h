@@ -46,6 +46,8 @@ struct DeviceSequence {
   int32_t run_begin;    // the run's first sequence
   int32_t run_length;   // sequences
   int32_t group_pairs;  // (sequence, row head) pairs that are walked together
+
+  int32_t number;  // in tessera_attention_problem::sequences, which the launch does not keep the order of
 };
 
 struct DeviceProblem {
@@ -62,8 +64,9 @@ struct DeviceProblem {
 
   int32_t rows_per_query, tile_rows, num_row_heads;  // as RowTiling says
   int32_t num_sequences, num_tiles;                  // tiles of one row head, all sequences
-  // The tables, in this order: DeviceSequence[num_sequences], slopes [num_q_heads], sinks [num_q_heads].
-  // null: they are in `inline_tables`.
+  // The tables, in this order: DeviceSequence[num_sequences], slopes [num_q_heads], sinks [num_q_heads], and
+  // for fp8 logit scales [num_sequences, num_q_heads] and value scales [num_sequences, num_kv_heads], whose
+  // rows go by DeviceSequence::number. null: they are in `inline_tables`.
   const std::byte* tables;
   static constexpr int kInlineBytes = 3584;  // keeps the struct below the 4 KiB that every launch may carry
   alignas(16) std::byte inline_tables[kInlineBytes];
@@ -76,9 +79,23 @@ struct DeviceProblem {
     return reinterpret_cast<const float*>(sequences() + num_sequences);
   }
   __host__ __device__ const float* sinks() const { return alibi_slopes() + (has_alibi ? num_q_heads : 0); }
+  // fp8 only. By query head: what a product of q and k is times to be a logit, `scale` included; a normal
+  // number, or 0 where `scale` is. By kv head: what v is times.
+  __host__ __device__ const float* logit_scales(const DeviceSequence& sequence) const {
+    return first_logit_scales() + int64_t{sequence.number} * num_q_heads;
+  }
+  __host__ __device__ const float* value_scales(const DeviceSequence& sequence) const {
+    return first_logit_scales() + int64_t{num_sequences} * num_q_heads +
+           int64_t{sequence.number} * num_kv_heads;
+  }
 
   // Of the launch: one for each tile of each row head.
   __host__ __device__ int32_t num_blocks() const { return num_tiles * num_row_heads; }
+
+ private:
+  __host__ __device__ const float* first_logit_scales() const {
+    return sinks() + (has_sinks ? num_q_heads : 0);
+  }
 };
 static_assert(sizeof(DeviceProblem) <= 4096);
 

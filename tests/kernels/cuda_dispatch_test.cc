@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -158,6 +159,88 @@ TEST(DeviceProblemTest, PutsSlopesAndSinksBehindTheSequences) {
   std::memcpy(tables, device.inline_tables + sizeof(DeviceSequence), sizeof tables);
   EXPECT_EQ(std::vector<float>(tables, tables + 8), shapes.per_head);
   EXPECT_EQ(std::vector<float>(tables + 8, tables + 16), sinks);
+}
+
+// Of 8 query heads, 2 kv heads and three sequences, the second the longest.
+struct ScaledShapes : Shapes {
+  std::vector<float> q, k, v;
+  DeviceProblem device;
+  std::vector<std::byte> spilled;
+
+  ScaledShapes() : Shapes(TESSERA_DTYPE_FP8_E4M3, 128, 3), q(24), k(6), v(6) {
+    sequences[1].q_len = sequences[1].kv_len = 500;
+    for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<float>(1 + i);
+    for (size_t i = 0; i < k.size(); ++i) {
+      k[i] = static_cast<float>(100 + i);
+      v[i] = static_cast<float>(200 + i);
+    }
+    problem.q_scales = {q.data(), 8, 1};
+    problem.k_scales = {k.data(), 2, 1};
+    problem.v_scales = {v.data(), 2, 1};
+  }
+
+  void Fill() {
+    spilled = FillDeviceProblem(problem, WholeGroups(problem, 128), 0, &device);
+    device.tables = spilled.empty() ? nullptr : spilled.data();
+  }
+};
+
+TEST(DeviceProblemTest, FindsTheScalesOfASortedSequence) {
+  ScaledShapes shapes;
+  shapes.Fill();
+  const int32_t order[] = {1, 0, 2};
+  for (int n = 0; n < 3; ++n) {
+    const DeviceSequence& sequence = shapes.device.sequences()[n];
+    ASSERT_EQ(sequence.number, order[n]);
+    for (int head = 0; head < 8; ++head) {
+      const int32_t of_q = order[n] * 8 + head, of_k = order[n] * 2 + head / 4;
+      EXPECT_FLOAT_EQ(shapes.device.logit_scales(sequence)[head],
+                      0.1f * static_cast<float>(1 + of_q) * static_cast<float>(100 + of_k));
+    }
+    for (int head = 0; head < 2; ++head) {
+      EXPECT_EQ(shapes.device.value_scales(sequence)[head], 200 + order[n] * 2 + head);
+    }
+  }
+}
+
+TEST(DeviceProblemTest, ScalesAreOneWhereThereAreNone) {
+  ScaledShapes shapes;
+  shapes.problem.q_scales = shapes.problem.k_scales = shapes.problem.v_scales = {};
+  shapes.Fill();
+  EXPECT_EQ(shapes.device.logit_scales(shapes.device.sequences()[2])[7], 0.1f);
+  EXPECT_EQ(shapes.device.value_scales(shapes.device.sequences()[2])[1], 1.0f);
+}
+
+TEST(DeviceProblemTest, LogitScalesAreFiniteAndZeroOnlyWithAScaleOfZero) {
+  ScaledShapes shapes;
+  const auto logit_scale = [&](float scale, float of_q, float of_k) {
+    shapes.problem.scale = scale;
+    shapes.q[0] = of_q;
+    shapes.k[0] = of_k;
+    shapes.Fill();
+    return shapes.device.logit_scales(shapes.device.sequences()[1])[0];
+  };
+  EXPECT_FLOAT_EQ(logit_scale(0.5f, 1e30f, 1e-30f), 0.5f);
+  EXPECT_FLOAT_EQ(logit_scale(1e30f, 1e30f, 1e30f), 1e30f);
+  EXPECT_FLOAT_EQ(logit_scale(-1e30f, 1e30f, 1e30f), -1e30f);
+  EXPECT_EQ(logit_scale(1e-30f, 1e-30f, 1e-30f), std::numeric_limits<float>::min());
+  EXPECT_EQ(logit_scale(0, 1e30f, 1e30f), 0);
+}
+
+TEST(DeviceProblemTest, ScalesTakeWorkspaceWhereTheyOutgrowTheParameters) {
+  ScaledShapes shapes;
+  EXPECT_EQ(TableBytes(shapes.problem), 0);
+  constexpr int64_t kSequences = 30;
+  shapes.sequences.assign(kSequences, shapes.sequences[0]);
+  shapes.problem.sequences = shapes.sequences.data();
+  shapes.problem.num_sequences = kSequences;
+  shapes.problem.q_scales.sequence_stride = shapes.problem.k_scales.sequence_stride =
+      shapes.problem.v_scales.sequence_stride = 0;
+  const int64_t bytes = kSequences * static_cast<int64_t>(sizeof(DeviceSequence) + (8 + 2) * sizeof(float));
+  EXPECT_EQ(TableBytes(shapes.problem), bytes);
+  shapes.Fill();
+  EXPECT_EQ(static_cast<int64_t>(shapes.spilled.size()), bytes);
+  EXPECT_EQ(shapes.device.value_scales(shapes.device.sequences()[kSequences - 1])[1], 201);
 }
 
 TEST(DeviceProblemTest, TurnsWindowsIntoShifts) {
