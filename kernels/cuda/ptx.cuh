@@ -20,7 +20,11 @@ __device__ inline void CpAsync16(uint32_t destination, const void* source, uint3
                : "memory");
 }
 
-// cp.async.ca.shared.global: likewise 4 bytes, through L1.
+// cp.async.ca.shared.global: likewise 8 or 4 bytes, through L1.
+__device__ inline void CpAsync8(uint32_t destination, const void* source, uint32_t bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(destination), "l"(source), "r"(bytes)
+               : "memory");
+}
 __device__ inline void CpAsync4(uint32_t destination, const void* source, uint32_t bytes) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(destination), "l"(source), "r"(bytes)
                : "memory");

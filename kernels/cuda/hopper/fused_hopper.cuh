@@ -200,7 +200,7 @@ __device__ void FusedHopper(const HopperProblem& launch) {
   __syncthreads();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
-    if (threadIdx.x == 0) Producer<Config>(launch, shared).Run();
+    if (threadIdx.x < 32) Produce(launch, shared);
     if (threadIdx.x == 32) Schedule(launch, shared);
   } else {
     ptx::ClaimRegisters<Config::kConsumerRegisters>();
