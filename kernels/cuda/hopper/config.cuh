@@ -1,16 +1,19 @@
 // Tile shapes of the Hopper kernels.
 #pragma once
 
+#include "kernels/cuda/hopper/logit_policies.cuh"
 #include "kernels/cuda/hopper/tiles.cuh"
 
 namespace tessera::kernels::cuda::hopper {
 
 // kDimQk, kDimV: what the head dims are padded to, by zero fill in shared memory. A consumer warpgroup owns
-// 64 rows.
+// 64 rows. LogitPolicy: one of logit_policies.cuh.
 template <typename ElementType, int kDimQkPadded, int kDimVPadded, int kWarpgroups, int kKeys, int kNumStages,
-          int kNumQueryStages>
+          int kNumQueryStages, template <class> class LogitPolicy = PlainLogits>
 struct Config {
   using Element = ElementType;
+  using Logits = LogitPolicy<Config>;
+  using Output = Element;  // what the epilogue is quick for
   static constexpr int kDimQk = kDimQkPadded;
   static constexpr int kDimV = kDimVPadded;
   static constexpr int kConsumers = kWarpgroups;
@@ -22,12 +25,7 @@ struct Config {
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
   static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
   // Consumers take turns at the tensor cores: while one computes a softmax, another multiplies.
-
-#ifdef NOTURN
-  static constexpr bool kTakeTurns = false;
-#else
-  static constexpr bool kTakeTurns = kDimV <= 128;
-#endif
+  static constexpr bool kTakeTurns = true;
   // Log2 of how much a row's largest weight may exceed 1 before accumulators are rescaled.
   static constexpr float kRescaleThreshold = 8;
 };

@@ -11,8 +11,8 @@ struct Epilogue {
   const BlockWork& work;
 
   __device__ void Store(const Consumer<Config>& consumer, const OnlineSoftmax<Config>& softmax) const {
-    using Element = typename Config::Element;
-    const bool fast = problem.o.dtype == kDtype<Element> && problem.o.vectorised;
+    using Output = typename Config::Output;
+    const bool fast = problem.o.dtype == kDtype<Output> && problem.o.vectorised;
     float scale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -21,17 +21,16 @@ struct Epilogue {
       const bool valid = consumer.Row(half) < problem.tile_rows && row < work.num_rows;
       const int32_t head = work.Head(row);
       const int64_t token = work.sequence.q_begin + work.Query(row);
-      const float reference = softmax.reference[half];
       const RowResult result =
-          Finish(reference, reference == NegativeInfinity() ? 0.0f : reference * kLn2, row_sum,
-                 problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
+          Finish(softmax.reference[half], softmax.NaturalReference(half), row_sum, problem.has_sinks,
+                 problem.has_sinks ? problem.sinks()[head] : 0.0f);
       if (valid && problem.lse != nullptr && consumer.lane % 4 == 0) {
         problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;
       }
       scale[half] = result.scale;
       if (fast) {
         StoreRow(consumer, half, valid,
-                 static_cast<Element*>(problem.o.data) + token * problem.o.token_stride +
+                 static_cast<Output*>(problem.o.data) + token * problem.o.token_stride +
                      head * problem.o.head_stride,
                  result.scale);
       }
@@ -46,9 +45,9 @@ struct Epilogue {
   }
 
  private:
-  template <typename Element>
+  template <typename Output>
   static constexpr tessera_dtype kDtype =
-      std::is_same_v<Element, __nv_bfloat16> ? TESSERA_DTYPE_BF16 : TESSERA_DTYPE_FP16;
+      std::is_same_v<Output, __nv_bfloat16> ? TESSERA_DTYPE_BF16 : TESSERA_DTYPE_FP16;
 
   // In 16-byte pieces.
   template <typename Output>

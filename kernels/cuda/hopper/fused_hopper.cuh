@@ -63,7 +63,7 @@ class ConsumerLoop {
       : problem(launch.problem),
         shared(shared),
         turns{consumer.warpgroup},
-        softmax(launch.problem.scale * kLog2E) {}
+        logits(launch.problem) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -86,6 +86,7 @@ class ConsumerLoop {
   Shared<Config>& shared;
   Consumer<Config> consumer;
   Turns<Config> turns;
+  typename Config::Logits logits;
   OnlineSoftmax<Config> softmax;
   RingPosition<Config::kQueryStages> q;
   RingPosition<Config::kStages> k, v;
@@ -102,6 +103,7 @@ class ConsumerLoop {
     tile = row_tile.walk.end_tile - 1;
     full_first_tile = row_tile.walk.full_first_tile;
     full_end_tile = row_tile.walk.full_end_tile;
+    logits.Enter(row_tile.work, consumer);
     return true;
   }
 
@@ -120,7 +122,9 @@ class ConsumerLoop {
     Release(shared.v_empty[v.index]);
     v.Advance();
   }
-  __device__ void Hide() {
+  // From products to what the softmax takes.
+  __device__ void MakeLogits() {
+    logits.Apply(shared.posting(posting.index).work, consumer, tile);
     if (tile < full_first_tile || tile >= full_end_tile) {
       Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
     }
@@ -134,10 +138,11 @@ class ConsumerLoop {
   __device__ void FirstScores() {
     ptx::Wait(shared.k_full[k.index], k.parity);
     consumer.StartScores(shared, q.index, k.index);
+    logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitAll();
     ReleaseKeys();
-    Hide();
-    softmax.Update(consumer);
+    MakeLogits();
+    softmax.Update(consumer, logits);
     consumer.RoundWeights();
     accumulate = false;
     --tile;
@@ -150,15 +155,16 @@ class ConsumerLoop {
     ptx::Wait(shared.v_full[v.index], v.parity);
     consumer.StartOutput(shared, v.index, accumulate);
     turns.Pass();
+    logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitScores();
     ReleaseKeys();
   }
 
   __device__ void InnerStep() {
     StartBoth();
-    Hide();
-    const float2 rescale = softmax.Update(consumer);
-#ifdef LATE
+    MakeLogits();
+    const float2 rescale = softmax.Update(consumer, logits);
+    // The branch also keeps the compiler from waiting for the output ahead of the softmax.
     if (Moves(rescale)) {
       consumer.AwaitAll();
       softmax.Rescale(consumer, rescale);
@@ -166,21 +172,15 @@ class ConsumerLoop {
     consumer.AwaitAll();
     ReleaseValues();
     consumer.RoundWeights();
-#else
-    consumer.AwaitAll();
-    ReleaseValues();
-    consumer.RoundWeights();
-    if (Moves(rescale)) softmax.Rescale(consumer, rescale);
-#endif
     accumulate = true;
   }
 
   __device__ void BorderStep() {
     StartBoth();
-    Hide();
+    MakeLogits();
     const OnlineSoftmax<Config> finished = softmax;
     softmax.Reset();
-    softmax.Update(consumer);
+    softmax.Update(consumer, logits);
     consumer.AwaitAll();
     ReleaseValues();
     Store(finished);
@@ -197,6 +197,11 @@ __device__ void FusedHopper(const HopperProblem& launch) {
   static_assert(sizeof(Shared<Config>) <= kMaxSharedBytes);
   auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
   if (threadIdx.x == 0) InitBarriers(shared);
+  if (threadIdx.x == 32 && launch.use_copy_engine) {
+    ptx::PrefetchMap(launch.q);
+    ptx::PrefetchMap(launch.k);
+    ptx::PrefetchMap(launch.v);
+  }
   __syncthreads();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();

@@ -75,6 +75,40 @@ __device__ inline void ClaimRegisters() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+// stmatrix.x4: four 8x8 matrices of 16-bit elements, of which lane l holds row l / 4, columns 2 * (l % 4) and
+// the next. It gives the address of row l % 8 of matrix l / 8.
+__device__ inline void StoreMatrices(uint32_t address, const uint32_t (&matrix)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(matrix[0]), "r"(matrix[1]), "r"(matrix[2]), "r"(matrix[3])
+               : "memory");
+}
+
+// rcp.approx.ftz: 1 / x within an ulp.
+__device__ inline float Reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// min.NaN.xorsign.abs: min(|x|, |y|) with the sign of x * y; NaN if either is.
+__device__ inline float MinMagnitude(float x, float y) {
+  float z;
+  asm("min.NaN.xorsign.abs.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
+  return z;
+}
+
+// ld.global.nc. Volatile, so that it is issued where it stands.
+__device__ inline uint32_t LoadReadOnly(const uint32_t* at) {
+  uint32_t value;
+  asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(value) : "l"(at));
+  return value;
+}
+__device__ inline uint32_t LoadReadOnly(const uint16_t* at) {
+  uint32_t value;
+  asm volatile("{\n.reg .b16 h;\nld.global.nc.b16 h, [%1];\ncvt.u32.u16 %0, h;\n}" : "=r"(value) : "l"(at));
+  return value;
+}
+
 // fence.proxy.async: what this thread wrote to shared memory becomes visible to tensor cores and copy engine.
 __device__ inline void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

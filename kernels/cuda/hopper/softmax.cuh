@@ -11,15 +11,17 @@ __device__ inline bool Moves(float2 rescale) {
   return __any_sync(~0u, rescale.x != 1.0f || rescale.y != 1.0f);
 }
 
-// Of a thread's two rows. `reference` is m of the paper, in logits to base 2, but follows the true maximum
-// only once that is kRescaleThreshold above it (FlashAttention-4, arXiv:2603.05451): so weights reach
-// 2^kRescaleThreshold and the output is almost never rescaled. row_sum is l over the thread's own columns.
+// Of a thread's two rows. `reference` is m of the paper, a logit as Config's policy counts them, but follows
+// the true maximum only once that is kRescaleThreshold above it (FlashAttention-4, arXiv:2603.05451): so
+// weights reach 2^kRescaleThreshold and the output is almost never rescaled. row_sum is l over the thread's
+// own columns.
 template <class Config>
 struct OnlineSoftmax {
-  float factor;  // scores times this are logits to base 2; > 0
+  using Logits = typename Config::Logits;
+
   float reference[2], row_sum[2];
 
-  __device__ explicit OnlineSoftmax(float factor) : factor(factor) { Reset(); }
+  __device__ OnlineSoftmax() { Reset(); }
 
   __device__ void Reset() {
 #pragma unroll
@@ -29,23 +31,34 @@ struct OnlineSoftmax {
     }
   }
 
-  // The scores become P = 2^(logit - reference). Returns what the output so far must be multiplied by.
-  __device__ float2 Update(Consumer<Config>& consumer) {
+  // The scores, which `logits` has applied itself to, become P = 2^(logit - reference), or e^ of it where
+  // logits are natural. Returns what the output so far must be multiplied by.
+  __device__ float2 Update(Consumer<Config>& consumer, const Logits& logits) {
+    constexpr float kThreshold = Config::kRescaleThreshold / kLog2OfUnit;
+    const float factor = logits.factor();
     float rescale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float tile_max = RowMax(consumer.scores, half) * factor;
+      float tile_max = RowMax(consumer.scores, half);
+      if constexpr (!Logits::kNatural) tile_max *= factor;
+      if constexpr (Logits::kShifts) tile_max += logits.shift(half);
       const float before = reference[half];
-      if (tile_max > before + Config::kRescaleThreshold) reference[half] = tile_max;
-      rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(before - reference[half]);
-      const float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
+      if (tile_max > before + kThreshold) reference[half] = tile_max;
+      const float moved = before - reference[half];
+      rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(moved * kLog2OfUnit);
+      float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
+      if constexpr (Logits::kShifts) offset -= logits.shift(half);
       float sum[2] = {row_sum[half] * rescale[half], 0};
 #pragma unroll
       for (int n = 0; n < Config::kTileKv / 8; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& score = consumer.scores[4 * n + 2 * half + e];
-          score = ptx::Exp2(fmaf(score, factor, -offset));
+          if constexpr (Logits::kNatural) {
+            score = ptx::Exp2((score - offset) * kLog2E);  // in this order: neither overflows by itself
+          } else {
+            score = ptx::Exp2(fmaf(score, factor, -offset));
+          }
           sum[e] += score;
         }
       }
@@ -64,6 +77,12 @@ struct OnlineSoftmax {
     }
   }
 
+  // The reference as a natural logit; 0 for a row that has seen no key.
+  __device__ float NaturalReference(int half) const {
+    if (reference[half] == NegativeInfinity()) return 0.0f;
+    return Logits::kNatural ? reference[half] : reference[half] * kLn2;
+  }
+
   // Over the four threads that share a row.
   __device__ float RowSum(int half) const {
     float sum = row_sum[half];
@@ -72,6 +91,9 @@ struct OnlineSoftmax {
   }
 
  private:
+  // Of e to the power of a logit's unit.
+  static constexpr float kLog2OfUnit = Logits::kNatural ? kLog2E : 1.0f;
+
   __device__ static float RowMax(const float (&scores)[Config::kTileKv / 2], int half) {
     float max[2] = {scores[2 * half], scores[2 * half + 1]};
 #pragma unroll

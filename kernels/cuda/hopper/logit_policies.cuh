@@ -1,0 +1,215 @@
+// How the products Q K^T of a tile become what the softmax takes, by problem: one policy each, a parameter of
+// Config. Each has
+//   kNatural           logits are natural; else to base 2
+//   kShifts            Shift() is not 0
+//   Masks(problem)     whether there is a dense mask
+//   Enter(work, c)     a new row tile begins
+//   Load(work, c, t)   called while the products of tile t are under way
+//   Apply(work, c, t)  changes the scores, so that score * factor() + shift(half) are the logits; factor() is
+//                      > 0, and 1 with kNatural
+// What the window hides comes after it, and in place of what it made of hidden scores.
+#pragma once
+
+#include "kernels/cuda/hopper/consumer.cuh"
+#include "kernels/cuda/hopper/logit_math.h"
+#include "kernels/cuda/hopper/mask_scores.cuh"
+#include "kernels/cuda/logits.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+template <class Config, class Body>
+__device__ inline void ForEachScore(Consumer<Config>& consumer, Body body) {
+#pragma unroll
+  for (int i = 0; i < Config::kTileKv / 2; ++i) body(consumer.scores[i]);
+}
+
+// Of one of the thread's rows: body(score, column), columns counted from the thread's first.
+template <class Config, class Body>
+__device__ inline void ForEachScore(Consumer<Config>& consumer, int half, Body body) {
+#pragma unroll
+  for (int n = 0; n < Config::kTileKv / 8; ++n) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) body(consumer.scores[4 * n + 2 * half + e], n * 8 + e);
+  }
+}
+
+// A positive scale and no more.
+template <class Config>
+class PlainLogits {
+ public:
+  static constexpr bool kNatural = false, kShifts = false;
+
+  __device__ explicit PlainLogits(const DeviceProblem& problem) : factor_(problem.scale * kLog2E) {}
+
+  __device__ static bool Masks(const DeviceProblem&) { return false; }
+  __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
+  __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
+  __device__ void Apply(const BlockWork&, Consumer<Config>&, int32_t) const {}
+  __device__ float factor() const { return factor_; }
+  __device__ float shift(int) const { return 0; }
+
+ private:
+  float factor_;
+};
+
+// A soft-cap, with scale / softcap and softcap * log2(e) finite.
+template <class Config>
+class SoftCapLogits {
+ public:
+  static constexpr bool kNatural = false, kShifts = false;
+
+  __device__ explicit SoftCapLogits(const DeviceProblem& problem)
+      : inner_(problem.scale / problem.softcap), factor_(problem.softcap * kLog2E) {}
+
+  __device__ static bool Masks(const DeviceProblem&) { return false; }
+  __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
+  __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
+  __device__ void Apply(const BlockWork&, Consumer<Config>& consumer, int32_t) const {
+    ForEachScore(consumer, [&](float& score) { score = Tanh(score * inner_); });
+  }
+  __device__ float factor() const { return factor_; }
+  __device__ float shift(int) const { return 0; }
+
+ private:
+  float inner_, factor_;
+};
+
+// ALiBi and a positive scale, with slope / scale finite times the keys of a tile. Tiles on one side of all
+// rows' diagonals take one multiplication a score; the bias of their first key goes to the shift.
+template <class Config>
+class AlibiLogits {
+ public:
+  static constexpr bool kNatural = false, kShifts = true;
+
+  __device__ explicit AlibiLogits(const DeviceProblem& problem)
+      : problem_(problem), factor_(problem.scale * kLog2E) {}
+
+  __device__ static bool Masks(const DeviceProblem&) { return false; }
+
+  __device__ void Enter(const BlockWork& work, const Consumer<Config>& consumer) {
+    const int32_t diagonal = work.sequence.diagonal;
+    first_diagonal_ = work.Query(work.first_row) + diagonal;
+    last_diagonal_ = work.Query(work.first_row + problem_.tile_rows - 1) + diagonal;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = work.first_row + consumer.Row(half);
+      diagonal_[half] = work.Query(row) + diagonal - consumer.Column(0, 0);
+      slope_[half] = problem_.alibi_slopes()[work.Head(row)] / problem_.scale;
+    }
+  }
+
+  __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
+
+  __device__ void Apply(const BlockWork&, Consumer<Config>& consumer, int32_t tile) {
+    const int32_t first_key = tile * Config::kTileKv;
+    const bool left = first_key + Config::kTileKv - 1 <= first_diagonal_;
+    if (left || first_key >= last_diagonal_) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const LinearBias bias(slope_[half], left, first_key, diagonal_[half]);
+        shift_[half] = bias.origin * factor_;
+        ForEachScore(consumer, half, [&](float& score, int column) {
+          score = fmaf(bias.step, static_cast<float>(column), score);
+        });
+      }
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float distance = static_cast<float>(first_key - diagonal_[half]);
+        shift_[half] = 0;
+        ForEachScore(consumer, half, [&](float& score, int column) {
+          score = fmaf(-slope_[half], fabsf(distance + static_cast<float>(column)), score);
+        });
+      }
+    }
+  }
+
+  __device__ float factor() const { return factor_; }
+  __device__ float shift(int half) const { return shift_[half]; }
+
+ private:
+  const DeviceProblem& problem_;
+  float factor_;
+  int32_t first_diagonal_, last_diagonal_;  // of the tile's rows
+  int32_t diagonal_[2];                     // less the thread's first column
+  float slope_[2];                          // in units of scores
+  float shift_[2];
+};
+
+// A dense mask, and any scale. Logits are natural: the lowest additive values there are, which callers mean
+// for -inf, would overflow to base 2.
+template <class Config>
+class DenseMaskLogits {
+ public:
+  static constexpr bool kNatural = true, kShifts = false;
+
+  __device__ explicit DenseMaskLogits(const DeviceProblem& problem) : problem_(problem) {}
+
+  __device__ static bool Masks(const DeviceProblem&) { return true; }
+  __device__ void Enter(const BlockWork& work, const Consumer<Config>& consumer) {
+    mask_.Enter(problem_, work, consumer);
+  }
+  __device__ void Load(const BlockWork& work, const Consumer<Config>&, int32_t tile) {
+    mask_.Load(work, tile);
+  }
+  __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) {
+    mask_.Apply(problem_, work, consumer, tile);
+  }
+  __device__ float factor() const { return 1; }
+  __device__ float shift(int) const { return 0; }
+
+ private:
+  const DeviceProblem& problem_;
+  MaskPairs<Config> mask_;
+};
+
+// Everything, in the order of tessera/attention.h; logits are natural.
+template <class Config>
+class AnyLogits {
+ public:
+  static constexpr bool kNatural = true, kShifts = false;
+
+  __device__ explicit AnyLogits(const DeviceProblem& problem) : problem_(problem) {}
+
+  __device__ static bool Masks(const DeviceProblem& problem) {
+    return problem.mask_kind != TESSERA_MASK_NONE;
+  }
+  __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
+  __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
+
+  __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
+    const DeviceProblem& p = problem_;
+    ForEachScore(consumer, [&](float& score) { score *= p.scale; });
+    if (p.softcap > 0) {
+      // Finite, so that 0 stays 0 under a cap whose inverse is not.
+      const float inverse = fminf(1.0f / p.softcap, kLargest);
+      ForEachScore(consumer, [&](float& score) { score = p.softcap * Tanh(score * inverse); });
+    }
+    if (p.has_alibi) AddAlibi(work, consumer, tile);
+    if (Masks(p)) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        MaskScores(p, work, consumer, half, tile, 1.0f);
+      }
+    }
+  }
+
+  __device__ float factor() const { return 1; }
+  __device__ float shift(int) const { return 0; }
+
+ private:
+  static constexpr float kLargest = 3.4028235e38f;
+  const DeviceProblem& problem_;
+
+  __device__ void AddAlibi(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const RowFeatures f = FeaturesOf(problem_, work, work.first_row + consumer.Row(half));
+      const int32_t first_key = tile * Config::kTileKv + consumer.Column(0, 0);
+      ForEachScore(consumer, half,
+                   [&](float& score, int column) { score += AlibiBias(f, first_key + column); });
+    }
+  }
+};
+
+}  // namespace tessera::kernels::cuda::hopper
