@@ -1,0 +1,100 @@
+// Configuration and shared memory of the Hopper kernels for fp8 (e4m3).
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp8.h>
+
+#include <type_traits>
+
+#include "kernels/cuda/hopper/tiles.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+// kDimQk, kDimV: what the head dims are padded to. kPartialDims: output columns of one chain of products
+// (consumer): a divisor of kDimV. LogitPolicy: one of
+// fp8_logits.cuh.
+template <int kDimQkPadded, int kDimVPadded, int kKeys, int kColumns, int kNumStages, int kNumQueryStages,
+          template <class> class LogitPolicy>
+struct Fp8Config {
+  using Element = __nv_fp8_e4m3;
+  using Logits = LogitPolicy<Fp8Config>;
+  using Output = __nv_bfloat16;  // what the epilogue is quick for
+  static constexpr int kDimQk = kDimQkPadded;
+  static constexpr int kDimV = kDimVPadded;
+  static constexpr int kConsumers = 2;
+  static constexpr int kTileQ = kConsumers * 64;
+  static constexpr int kTileKv = kKeys;
+  static constexpr int kPartialDims = kColumns;
+  static constexpr int kStages = kNumStages;
+  static constexpr int kQueryStages = kNumQueryStages;
+  static constexpr int kThreads = (kConsumers + 1) * 128;
+  static constexpr int kProducerRegisters = 40;
+  static constexpr int kConsumerRegisters = 232;
+  static constexpr bool kTakeTurns = kDimV <= 128;
+  // Weights reach 2^8 = 256: e4m3 ends at 448, and what is below 2^-9 becomes 0.
+  static constexpr float kWeightExponent = 8;
+  static_assert(kTileKv % 32 == 0 && kDimV % kPartialDims == 0);
+};
+
+template <class Config>
+concept Fp8 = std::is_same_v<typename Config::Element, __nv_fp8_e4m3>;
+
+// Warps of the producer warpgroup that transpose V.
+inline constexpr int kTransposers = 2;
+
+template <Fp8 Config>
+struct Shared<Config> {
+  using Element = typename Config::Element;
+  SlabTile<Element, Config::kTileQ, Config::kDimQk> q[Config::kQueryStages];
+  SlabTile<Element, Config::kTileKv, Config::kDimQk> k[Config::kStages];
+  SlabTile<Element, Config::kTileKv, Config::kDimV> v[Config::kStages];
+  // V^T: (kDimV, kTileKv), the keys in the order of the Transposer.
+  SlabTile<Element, Config::kDimV, Config::kTileKv> vt[Config::kStages];
+
+  // As in the 16-bit kernels, but V goes to the transposers, and V^T from them to the consumers.
+  ptx::Barrier q_full[Config::kQueryStages], q_empty[Config::kQueryStages];
+  ptx::Barrier k_full[Config::kStages], k_empty[Config::kStages];
+  ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
+  ptx::Barrier vt_full[Config::kStages], vt_empty[Config::kStages];
+  ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
+  // Whether a row tile's V had NaNs in K/V tiles that hide something from some row: these are 0 in V^T. By
+  // the part of each transposer.
+  bool has_nan[kPostings][kTransposers];
+  alignas(16) std::byte postings[kPostings * sizeof(Posting)];
+
+  __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
+  __device__ bool HasNan(int slot) const {
+    bool any = false;
+#pragma unroll
+    for (int part = 0; part < kTransposers; ++part) any |= has_nan[slot][part];
+    return any;
+  }
+};
+
+// By one thread.
+template <Fp8 Config>
+__device__ void InitBarriers(Shared<Config>& shared) {
+  constexpr int kConsumerWarps = Config::kConsumers * 4;
+#pragma unroll
+  for (int stage = 0; stage < Config::kQueryStages; ++stage) {
+    ptx::InitBarrier(shared.q_full[stage], 1);
+    ptx::InitBarrier(shared.q_empty[stage], kConsumerWarps);
+  }
+#pragma unroll
+  for (int slot = 0; slot < kPostings; ++slot) {
+    ptx::InitBarrier(shared.posting_full[slot], 1);
+    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps);
+  }
+#pragma unroll
+  for (int stage = 0; stage < Config::kStages; ++stage) {
+    ptx::InitBarrier(shared.k_full[stage], 1);
+    ptx::InitBarrier(shared.k_empty[stage], kConsumerWarps);
+    ptx::InitBarrier(shared.v_full[stage], 1);
+    ptx::InitBarrier(shared.v_empty[stage], kTransposers);
+    ptx::InitBarrier(shared.vt_full[stage], kTransposers);
+    ptx::InitBarrier(shared.vt_empty[stage], kConsumerWarps);
+  }
+  ptx::FenceBarrierInit();
+}
+
+}  // namespace tessera::kernels::cuda::hopper

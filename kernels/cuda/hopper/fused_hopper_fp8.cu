@@ -1,0 +1,47 @@
+// The Hopper kernels for fp8. Their names are what a profiler and the ledger show.
+#include <iterator>
+
+#include "kernels/cuda/hopper/describe.cuh"
+#include "kernels/cuda/hopper/fused_hopper_fp8.cuh"
+
+namespace tessera::kernels::cuda {
+namespace hopper {
+namespace {
+
+using D64 = Fp8Config<64, 64, 192, 64, 2, 2, Fp8PlainLogits>;
+using D128 = Fp8Config<128, 128, 160, 64, 2, 2, Fp8PlainLogits>;
+using D256 = Fp8Config<256, 256, 96, 64, 2, 1, Fp8PlainLogits>;
+
+}  // namespace
+
+extern "C" {
+
+__global__ void __launch_bounds__(D64::kThreads, 1)
+    tessera_hopper_fp8_d64(const __grid_constant__ HopperProblem launch) {
+  FusedHopperFp8<D64>(launch);
+}
+
+__global__ void __launch_bounds__(D128::kThreads, 1)
+    tessera_hopper_fp8_d128(const __grid_constant__ HopperProblem launch) {
+  FusedHopperFp8<D128>(launch);
+}
+
+__global__ void __launch_bounds__(D256::kThreads, 1)
+    tessera_hopper_fp8_d256(const __grid_constant__ HopperProblem launch) {
+  FusedHopperFp8<D256>(launch);
+}
+
+}  // extern "C"
+}  // namespace hopper
+
+FusedKernels HopperFp8Kernels() {
+  using namespace hopper;
+  static const FusedKernel kKernels[] = {
+      Describe<D64>("tessera_hopper_fp8_d64", tessera_hopper_fp8_d64, Logits::kPlain),
+      Describe<D128>("tessera_hopper_fp8_d128", tessera_hopper_fp8_d128, Logits::kPlain),
+      Describe<D256>("tessera_hopper_fp8_d256", tessera_hopper_fp8_d256, Logits::kPlain),
+  };
+  return {std::begin(kKernels), std::end(kKernels)};
+}
+
+}  // namespace tessera::kernels::cuda

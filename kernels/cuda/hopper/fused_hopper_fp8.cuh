@@ -1,0 +1,209 @@
+// Fused attention for fp8 (e4m3) on compute capability 9.0: the 16-bit kernel (fused_hopper.cuh) with a
+// transposer between producer and consumers, since the tensor cores take fp8 operands in one orientation
+// only, P in fp8, and sums of P V at two levels.
+#pragma once
+
+#include "kernels/cuda/hopper/epilogue.cuh"
+#include "kernels/cuda/hopper/fp8_consumer.cuh"
+#include "kernels/cuda/hopper/fp8_logits.cuh"
+#include "kernels/cuda/hopper/fp8_nans.cuh"
+#include "kernels/cuda/hopper/fp8_softmax.cuh"
+#include "kernels/cuda/hopper/fp8_tiles.cuh"
+#include "kernels/cuda/hopper/fp8_transposer.cuh"
+#include "kernels/cuda/hopper/fused_hopper.cuh"
+#include "kernels/cuda/hopper/masking.cuh"
+#include "kernels/cuda/hopper/producer.cuh"
+
+namespace tessera::kernels::cuda::hopper {
+
+// A consumer warpgroup's whole life. As in the 16-bit kernel S of a K/V tile is computed together with P V of
+// the one before it, across row tiles too. P V comes in pieces: while the first runs the maxima of S are
+// found, and the exponentials are shared out among the others.
+template <Fp8 Config>
+class Fp8ConsumerLoop {
+ public:
+  __device__ Fp8ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
+      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(launch.problem) {}
+
+  __device__ void Run() {
+    turns.Begin();
+    if (!NextRowTile()) return;
+    FirstScores();
+    for (;;) {
+      while (tile >= first_tile) InnerStep();
+      posting.Advance();
+      if (!NextRowTile()) break;
+      BorderStep();
+    }
+    ptx::Wait(shared.vt_full[v.index], v.parity);
+    consumer.StartPiece(shared, v.index, 0);
+    FinishOutput<false>();
+    Store(softmax);
+  }
+
+ private:
+  static constexpr int kPieces = Consumer<Config>::kPieces;
+
+  const DeviceProblem& problem;
+  Shared<Config>& shared;
+  Consumer<Config> consumer;
+  Turns<Config> turns;
+  typename Config::Logits logits;
+  OnlineSoftmax<Config> softmax;
+  float2 rescale;  // of the output, before P V of the tile that P is of is added
+  RingPosition<Config::kQueryStages> q;
+  RingPosition<Config::kStages> k, v;
+  // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
+  RingPosition<kPostings> posting, output_posting;
+  int32_t tile, first_tile, full_first_tile, full_end_tile;
+
+  __device__ bool NextRowTile() {
+    ptx::Wait(shared.q_full[q.index], q.parity);
+    const Posting& row_tile = shared.posting(posting.index);
+    if (!row_tile.valid) return false;
+    first_tile = row_tile.walk.first_tile;
+    tile = row_tile.walk.end_tile - 1;
+    full_first_tile = row_tile.walk.full_first_tile;
+    full_end_tile = row_tile.walk.full_end_tile;
+    logits.Enter(row_tile.work, consumer);
+    return true;
+  }
+
+  __device__ void Release(ptx::Barrier& barrier) const {
+    if (consumer.lane == 0) ptx::Arrive(barrier);
+  }
+  __device__ void ReleaseKeys() {
+    Release(shared.k_empty[k.index]);
+    k.Advance();
+    if (tile == first_tile) {
+      Release(shared.q_empty[q.index]);
+      q.Advance();
+    }
+  }
+
+  // From products to what the softmax takes.
+  __device__ void MakeLogits() {
+    logits.Apply(shared.posting(posting.index).work, consumer, tile);
+    if (tile < full_first_tile || tile >= full_end_tile) {
+      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+    }
+  }
+
+  __device__ void FirstScores() {
+    ptx::Wait(shared.k_full[k.index], k.parity);
+    consumer.StartScores(shared, q.index, k.index);
+    consumer.AwaitAll();
+    ReleaseKeys();
+    MakeLogits();
+    softmax.Raise(consumer, logits);
+    softmax.template Weigh<0, Config::kTileKv / 8>(consumer, logits);
+    consumer.RoundWeights();
+    StartRowTile();
+  }
+
+  __device__ void StartBoth() {
+    ptx::Wait(shared.k_full[k.index], k.parity);
+    turns.Await();
+    consumer.StartScores(shared, q.index, k.index);
+    ptx::Wait(shared.vt_full[v.index], v.parity);
+    consumer.StartPiece(shared, v.index, 0);
+    turns.Pass();
+    consumer.AwaitScores();
+    ReleaseKeys();
+  }
+
+  // Adds P V of the last tile to the output, of which the first piece is under way. Meanwhile, with kWeigh,
+  // the scores become P.
+  template <bool kWeigh>
+  __device__ __forceinline__ void FinishOutput() {
+    FinishPieces<kWeigh, 0>();
+    Release(shared.vt_empty[v.index]);
+    v.Advance();
+  }
+
+  template <bool kWeigh, int kPiece>
+  __device__ __forceinline__ void FinishPieces() {
+    if constexpr (kWeigh) Weigh<kPiece>();
+    consumer.AwaitAll();
+    consumer.AddPiece(kPiece, rescale);
+    if constexpr (kPiece + 1 < kPieces) {
+      consumer.StartPiece(shared, v.index, kPiece + 1);
+      FinishPieces<kWeigh, kPiece + 1>();
+    }
+  }
+
+  // What is to be done of the exponentials while piece `kPiece` is under way.
+  template <int kPiece>
+  __device__ __forceinline__ void Weigh() {
+    constexpr int kTiles = Config::kTileKv / 8;
+    if constexpr (kPieces == 1) {
+      softmax.template Weigh<0, kTiles>(consumer, logits);
+    } else if constexpr (kPiece > 0) {
+      constexpr int kBegin = kTiles * (kPiece - 1) / (kPieces - 1), kEnd = kTiles * kPiece / (kPieces - 1);
+      softmax.template Weigh<kBegin, kEnd>(consumer, logits);
+    }
+  }
+
+  __device__ __forceinline__ void InnerStep() {
+    StartBoth();
+    MakeLogits();
+    const float2 next_rescale = softmax.Raise(consumer, logits);
+    FinishOutput<true>();
+    consumer.RoundWeights();
+    rescale = next_rescale;
+    --tile;
+  }
+
+  __device__ __forceinline__ void BorderStep() {
+    StartBoth();
+    MakeLogits();
+    const OnlineSoftmax<Config> finished = softmax;
+    softmax.Reset();
+    softmax.Raise(consumer, logits);
+    FinishOutput<true>();
+    consumer.RoundWeights();
+    Store(finished);
+    StartRowTile();
+  }
+
+  // With P of its last tile.
+  __device__ void StartRowTile() {
+    consumer.ClearOutput();
+    rescale = {1, 1};
+    --tile;
+  }
+
+  __device__ void Store(const OnlineSoftmax<Config>& finished) {
+    const Posting& row_tile = shared.posting(output_posting.index);
+    const BlockWork& work = row_tile.work;
+    if (shared.HasNan(output_posting.index)) {
+      AddNans(consumer, FindNans<Config>(problem, row_tile, consumer.Row(0), consumer.Column(0, 0)));
+    }
+    consumer.ScaleOutput(problem.value_scales(work.sequence)[work.kv_head]);
+    Epilogue<Config>{problem, work}.Store(consumer, finished);
+    Release(shared.posting_empty[output_posting.index]);
+    output_posting.Advance();
+  }
+};
+
+// The kernel's body.
+template <Fp8 Config>
+__device__ void FusedHopperFp8(const HopperProblem& launch) {
+  extern __shared__ __align__(1024) std::byte shared_memory[];
+  static_assert(sizeof(Shared<Config>) <= kMaxSharedBytes);
+  auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
+  if (threadIdx.x == 0) InitBarriers(shared);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    ptx::ReleaseRegisters<Config::kProducerRegisters>();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (warp == 0) Produce(launch, shared);
+    if (threadIdx.x == 32) Schedule(launch, shared);
+    if (warp >= 4 - kTransposers) Transposer<Config>(launch, shared, warp - (4 - kTransposers)).Run();
+  } else {
+    ptx::ClaimRegisters<Config::kConsumerRegisters>();
+    Fp8ConsumerLoop<Config>(launch, shared).Run();
+  }
+}
+
+}  // namespace tessera::kernels::cuda::hopper
