@@ -178,8 +178,13 @@ class AnyLogits {
   __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
 
   __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
+    ForEachScore(consumer, [&](float& score) { score *= problem_.scale; });
+    ApplyScaled(work, consumer, tile);
+  }
+
+  // For scores that have been scaled.
+  __device__ void ApplyScaled(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
     const DeviceProblem& p = problem_;
-    ForEachScore(consumer, [&](float& score) { score *= p.scale; });
     if (p.softcap > 0) {
       // Finite, so that 0 stays 0 under a cap whose inverse is not.
       const float inverse = fminf(1.0f / p.softcap, kLargest);
