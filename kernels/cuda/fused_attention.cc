@@ -45,26 +45,8 @@ Logits LogitsOf(const tessera_attention_problem& p) {
              mask = p.mask_kind != TESSERA_MASK_NONE;
   if (mask) return softcap || alibi ? Logits::kAny : Logits::kDenseMask;
   if (!plain_scale || (softcap && alibi)) return Logits::kAny;
+  if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale)) return Logits::kAny;
   return softcap ? Logits::kSoftCap : alibi ? Logits::kAlibi : Logits::kPlain;
-}
-
-// Keys that a row sees, dense masks aside: the mean over rows, from the first, middle and last row of each
-// sequence.
-double MeanKeys(const tessera_attention_problem& p) {
-  double keys = 0, rows = 0;
-  for (int64_t n = 0; n < p.num_sequences; ++n) {
-    const tessera_sequence& s = p.sequences[n];
-    const auto visible = [&s](int64_t query) {
-      const int64_t diagonal = query + s.diagonal_offset;
-      const int64_t first = s.window_left < 0 ? 0 : std::max<int64_t>(diagonal - s.window_left, 0);
-      const int64_t end = s.window_right < 0 ? s.kv_len : std::min(diagonal + s.window_right + 1, s.kv_len);
-      return static_cast<double>(std::max<int64_t>(end - first, 0));
-    };
-    if (s.q_len == 0) continue;
-    keys += static_cast<double>(s.q_len) * (visible(0) + 2 * visible(s.q_len / 2) + visible(s.q_len - 1)) / 4;
-    rows += static_cast<double>(s.q_len);
-  }
-  return rows > 0 ? keys / rows : 0;
 }
 
 RowTiling TilingOf(const FusedKernel& kernel, const tessera_attention_problem& problem) {
@@ -72,16 +54,58 @@ RowTiling TilingOf(const FusedKernel& kernel, const tessera_attention_problem& p
                                                 : WholeGroups(problem, kernel.tile_q);
 }
 
+// Tiles of keys that a tile of rows walks: those of its first query's first key to its last query's last.
+int64_t KeyTiles(const tessera_sequence& s, int64_t first_query, int64_t last_query, int32_t tile_kv) {
+  const int64_t begin =
+      s.window_left < 0 ? 0 : std::max<int64_t>(first_query + s.diagonal_offset - s.window_left, 0);
+  const int64_t end =
+      s.window_right < 0 ? s.kv_len : std::min(last_query + s.diagonal_offset + s.window_right + 1, s.kv_len);
+  return begin >= end ? 1 : (end - 1) / tile_kv - begin / tile_kv + 1;
+}
+
+// What the launch costs on one multiprocessor. Of long sequences the tiles of rows are sampled.
+double EstimateMicroseconds(const FusedKernel& kernel, const tessera_attention_problem& p) {
+  constexpr int64_t kSamples = 16;
+  const RowTiling tiling = TilingOf(kernel, p);
+  const int64_t tile_queries = std::max(tiling.tile_rows / tiling.rows_per_query, 1);
+  double estimate = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    const tessera_sequence& s = p.sequences[n];
+    const int64_t tiles = tiling.Tiles(s.q_len), samples = std::min(tiles, kSamples);
+    int64_t key_tiles = 0;
+    for (int64_t i = 0; i < samples; ++i) {
+      const int64_t first_query = (tiles * (2 * i + 1) / (2 * samples)) * tile_queries;
+      key_tiles +=
+          KeyTiles(s, first_query, std::min(first_query + tile_queries, s.q_len) - 1, kernel.tile_kv);
+    }
+    if (samples == 0) continue;
+    estimate += static_cast<double>(tiles) *
+                (kernel.row_tile_us +
+                 kernel.key_tile_us * static_cast<double>(key_tiles) / static_cast<double>(samples));
+  }
+  return estimate * static_cast<double>(tiling.RowHeads(p));
+}
+
+// Of the kernels of the narrowest head dims that hold the problem, the one that is estimated quickest.
 const FusedKernel* FindHopperKernel(const tessera_attention_problem& p, const FusedKernels& kernels) {
   const Logits logits = LogitsOf(p);
-  const double mean_keys = MeanKeys(p);
+  const FusedKernel* found = nullptr;
+  double found_estimate = 0;
   for (const FusedKernel& kernel : kernels) {
-    if (kernel.head_dim_qk >= p.head_dim_qk && kernel.head_dim_v >= p.head_dim_v && kernel.logits == logits &&
-        kernel.min_mean_keys <= mean_keys) {
-      return &kernel;
+    if (kernel.head_dim_qk < p.head_dim_qk || kernel.head_dim_v < p.head_dim_v || kernel.logits != logits)
+      continue;
+    if (kernel.key_tile_us == 0) return found != nullptr ? found : &kernel;
+    if (found != nullptr &&
+        (kernel.head_dim_qk != found->head_dim_qk || kernel.head_dim_v != found->head_dim_v)) {
+      return found;
+    }
+    const double estimate = EstimateMicroseconds(kernel, p);
+    if (found == nullptr || estimate < found_estimate) {
+      found = &kernel;
+      found_estimate = estimate;
     }
   }
-  return nullptr;
+  return found;
 }
 
 // Where none fits the shared memory that blocks can have on this GPU, the one that comes closest.

@@ -30,8 +30,9 @@ struct FusedKernel {
   KernelFamily family;
   Logits logits;
   int32_t head_dim_qk, head_dim_v;  // serves head dims up to these
-  // Is worth its while from this many keys to a row on, in the mean over the launch.
-  int32_t min_mean_keys;
+  // What a multiprocessor takes for a tile of keys, and besides for a tile of rows: measured, in microseconds.
+  // Only compared between kernels of equal head dims; 0 where there is nothing to choose.
+  float key_tile_us, row_tile_us;
   int32_t tile_q, tile_kv, stages;
   int32_t threads;
   int32_t shared_memory_bytes;

@@ -9,15 +9,16 @@ namespace tessera::kernels::cuda::hopper {
 
 // The kernel that runs FusedHopper<Config>.
 template <class Config>
-FusedKernel Describe(const char* name, void (*function)(HopperProblem), Logits logits,
-                     int32_t min_mean_keys = 0) {
+FusedKernel Describe(const char* name, void (*function)(HopperProblem), Logits logits, float key_tile_us = 0,
+                     float row_tile_us = 0) {
   return {.name = name,
           .function = reinterpret_cast<const void*>(function),
           .family = KernelFamily::kHopper,
           .logits = logits,
           .head_dim_qk = Config::kDimQk,
           .head_dim_v = Config::kDimV,
-          .min_mean_keys = min_mean_keys,
+          .key_tile_us = key_tile_us,
+          .row_tile_us = row_tile_us,
           .tile_q = Config::kTileQ,
           .tile_kv = Config::kTileKv,
           .stages = Config::kStages,

@@ -2,17 +2,44 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/element_bytes.h"
 #include "kernels/cuda/hopper/draw_counters.h"
 #include "kernels/cuda/hopper/hopper_problem.h"
 #include "kernels/cuda/tensor_map.h"
 
 namespace tessera::kernels::cuda::hopper {
 
+namespace {
+
+// Whether all row tiles of a sequence take equally long.
+bool IsUniform(const tessera_attention_problem& problem) {
+  return std::all_of(problem.sequences, problem.sequences + problem.num_sequences,
+                     [](const tessera_sequence& s) { return s.window_left < 0 && s.window_right < 0; });
+}
+
+// Bytes of keys and values that are walked at once (MakeDeviceProblem). Where row tiles are equally long, one
+// pair after the other is best for L2. Else longest row tiles come first, over as many pairs as can be, lest
+// the launch end with a few multiprocessors at work: those that fit in L2, or so few that each key tile is
+// loaded for kSharers row tiles at about the same time.
+int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits& traits) {
+  constexpr int64_t kSharers = 4;
+  if (IsUniform(problem)) return 0;
+  int64_t longest = 0;
+  for (int64_t n = 0; n < problem.num_sequences; ++n)
+    longest = std::max(longest, problem.sequences[n].kv_len);
+  const int64_t pair_bytes =
+      longest * (int64_t{problem.head_dim_qk} + problem.head_dim_v) * ElementBytes(problem.k.dtype);
+  return std::max(traits.l2_bytes / 4 * 3, traits.multiprocessors / kSharers * pair_bytes);
+}
+
+}  // namespace
+
 cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& problem,
                    const RowTiling& tiling, const DeviceTraits& traits, void* workspace,
                    cudaStream_t stream) {
   HopperProblem launch;
-  cudaError_t error = MakeDeviceProblem(problem, tiling, traits.l2_bytes, workspace, stream, &launch.problem);
+  cudaError_t error =
+      MakeDeviceProblem(problem, tiling, WalkedBytes(problem, traits), workspace, stream, &launch.problem);
   const int32_t num_blocks = launch.problem.num_blocks();
   if (error != cudaSuccess || num_blocks == 0) return error;
   launch.use_copy_engine = CanMapInputs(problem);
