@@ -33,7 +33,8 @@ class BoxLoader {
   }
 
   __device__ void LoadValues(const Posting& posting, int32_t tile, int stage) const {
-    LoadKv(shared.v[stage], launch.v, shared.v_full[stage], posting.work, tile * Config::kTileKv);
+    LoadKv(shared.v[stage], launch.v, ArrivalOfValues(shared, launch.problem, posting.walk, tile, stage),
+           posting.work, tile * Config::kTileKv);
   }
 
   // Without data.

@@ -9,10 +9,14 @@ template <class Config>
 struct Epilogue {
   const DeviceProblem& problem;
   const BlockWork& work;
+  // Keys among which rows may see V that is not finite and has been left out of the output so far.
+  int32_t spoilt_begin = 0, spoilt_end = 0;
 
   __device__ void Store(const Consumer<Config>& consumer, const OnlineSoftmax<Config>& softmax) const {
     using Output = typename Config::Output;
-    const bool fast = problem.o.dtype == kDtype<Output> && problem.o.vectorised;
+    // The vote keeps the branch uniform to the compiler, and with it the main loop's uniform registers.
+    const bool spoilt = __any_sync(~0u, spoilt_begin < spoilt_end);
+    const bool fast = problem.o.dtype == kDtype<Output> && problem.o.vectorised && !spoilt;
     float scale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -21,9 +25,8 @@ struct Epilogue {
       const bool valid = consumer.Row(half) < problem.tile_rows && row < work.num_rows;
       const int32_t head = work.Head(row);
       const int64_t token = work.sequence.q_begin + work.Query(row);
-      const RowResult result =
-          Finish(softmax.reference[half], softmax.NaturalReference(half), row_sum, problem.has_sinks,
-                 problem.has_sinks ? problem.sinks()[head] : 0.0f);
+      const RowResult result = Finish(softmax.reference[half], softmax.NaturalReference(half), row_sum,
+                                      problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
       if (valid && problem.lse != nullptr && consumer.lane % 4 == 0) {
         problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;
       }
@@ -40,7 +43,7 @@ struct Epilogue {
       float output[Config::kDimV / 2];
 #pragma unroll
       for (int i = 0; i < Config::kDimV / 2; ++i) output[i] = consumer.output[i] * scale[i / 2 % 2];
-      StoreOtherwise(problem, work, output, consumer.Row(0), consumer.Column(0, 0));
+      StoreOtherwise(problem, work, spoilt_begin, spoilt_end, output, consumer.Row(0), consumer.Column(0, 0));
     }
   }
 
@@ -85,9 +88,37 @@ struct Epilogue {
     (upper ? low : high) = received;
   }
 
+  // What is not finite outweighs every weight: it joins the results as it is.
+  __device__ static void AddSpoilt(const DeviceProblem& problem, const BlockWork& work, int32_t spoilt_begin,
+                                   int32_t spoilt_end, float* output, int first_row, int first_column) {
+    const DeviceTensor& v = problem.v;
+    const auto* const values = static_cast<const typename Config::Element*>(v.data) +
+                               work.sequence.kv_begin * v.token_stride + work.kv_head * v.head_stride;
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = work.first_row + first_row + half * 8;
+      const RowWindow window = WindowOf(work, row);
+      const RowFeatures features = FeaturesOf(problem, work, row);
+      const int32_t end = min(spoilt_end, window.last_key + 1);
+#pragma unroll 1
+      for (int32_t key = max(spoilt_begin, window.first_key); key < end; ++key) {
+        if (IsMasked(problem, features, key)) continue;
+#pragma unroll 1
+        for (int i = half * 2; i < Config::kDimV / 2; i += i % 2 == 0 ? 1 : 3) {
+          const int column = first_column + i / 4 * 8 + i % 2;
+          if (column >= problem.head_dim_v) break;
+          const float value = static_cast<float>(values[key * v.token_stride + column]);
+          if (!isfinite(value)) output[i] += value;
+        }
+      }
+    }
+  }
+
   // Any dtype and alignment. Not inlined, so that its code stays out of the way of the main loop's.
   __device__ __noinline__ static void StoreOtherwise(const DeviceProblem& problem, const BlockWork& work,
-                                                     const float* output, int first_row, int first_column) {
+                                                     int32_t spoilt_begin, int32_t spoilt_end, float* output,
+                                                     int first_row, int first_column) {
+    AddSpoilt(problem, work, spoilt_begin, spoilt_end, output, first_row, first_column);
 #pragma unroll 1
     for (int i = 0; i < Config::kDimV / 2; ++i) {
       const int tile_row = first_row + i / 2 % 2 * 8, column = first_column + i / 4 * 8 + i % 2;

@@ -7,6 +7,7 @@
 #include "kernels/cuda/hopper/config.cuh"
 #include "kernels/cuda/hopper/consumer.cuh"
 #include "kernels/cuda/hopper/epilogue.cuh"
+#include "kernels/cuda/hopper/inspector.cuh"
 #include "kernels/cuda/hopper/masking.cuh"
 #include "kernels/cuda/hopper/producer.cuh"
 #include "kernels/cuda/hopper/softmax.cuh"
@@ -41,7 +42,7 @@ __device__ void InitBarriers(Shared<Config>& shared) {
 #pragma unroll
   for (int slot = 0; slot < kPostings; ++slot) {
     ptx::InitBarrier(shared.posting_full[slot], 1);
-    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps);
+    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps + kInspectorWarps);
   }
 #pragma unroll
   for (int stage = 0; stage < Config::kStages; ++stage) {
@@ -49,6 +50,7 @@ __device__ void InitBarriers(Shared<Config>& shared) {
     ptx::InitBarrier(shared.k_empty[stage], kConsumerWarps);
     ptx::InitBarrier(shared.v_full[stage], 1);
     ptx::InitBarrier(shared.v_empty[stage], kConsumerWarps);
+    ptx::InitBarrier(shared.v_loaded[stage], 1);
   }
   ptx::FenceBarrierInit();
 }
@@ -60,10 +62,7 @@ template <class Config>
 class ConsumerLoop {
  public:
   __device__ ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
-      : problem(launch.problem),
-        shared(shared),
-        turns{consumer.warpgroup},
-        logits(launch.problem) {}
+      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(launch.problem) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -130,7 +129,9 @@ class ConsumerLoop {
     }
   }
   __device__ void Store(const OnlineSoftmax<Config>& finished) {
-    Epilogue<Config>{problem, shared.posting(output_posting.index).work}.Store(consumer, finished);
+    const Posting& row_tile = shared.posting(output_posting.index);
+    Epilogue<Config>{problem, row_tile.work, row_tile.spoilt_begin, row_tile.spoilt_end}.Store(consumer,
+                                                                                               finished);
     Release(shared.posting_empty[output_posting.index]);
     output_posting.Advance();
   }
@@ -207,6 +208,7 @@ __device__ void FusedHopper(const HopperProblem& launch) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     if (threadIdx.x < 32) Produce(launch, shared);
     if (threadIdx.x == 32) Schedule(launch, shared);
+    if (threadIdx.x >= 64) Inspector<Config>(launch.problem, shared).Run();
   } else {
     ptx::ClaimRegisters<Config::kConsumerRegisters>();
     ConsumerLoop<Config>(launch, shared).Run();

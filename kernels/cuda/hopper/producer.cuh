@@ -29,6 +29,7 @@ __device__ void Schedule(const HopperProblem& launch, Shared<Config>& shared) {
       posting.walk = WalkOf(work, problem.tile_rows, Config::kTileKv);
       // Rows that see no key walk one tile, all hidden: so every row tile has a product to end with.
       posting.walk.end_tile = max(posting.walk.end_tile, posting.walk.first_tile + 1);
+      posting.ClearSpoilt();
       block = next;
     }
     ptx::Arrive(shared.posting_full[at.index]);

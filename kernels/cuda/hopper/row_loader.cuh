@@ -119,7 +119,7 @@ class RowLoader {
 
   __device__ void LoadValues(const Posting& posting, int32_t tile, int stage) const {
     LoadKv(problem.v, problem.head_dim_v, posting.work, tile * Config::kTileKv, shared.v[stage]);
-    Arrive(shared.v_full[stage]);
+    Arrive(ArrivalOfValues(shared, problem, posting.walk, tile, stage));
   }
 
   // Behind what all lanes have written.

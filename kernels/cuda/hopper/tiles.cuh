@@ -35,6 +35,13 @@ struct Posting {
   BlockWork work;
   KeyWalk walk;  // at least one tile
   bool valid;    // false: there are no more row tiles
+  // The inspector's word to the epilogue: keys whose V it has cleared although some row may see them.
+  int32_t spoilt_begin, spoilt_end;
+
+  __device__ void ClearSpoilt() {
+    spoilt_begin = INT32_MAX;
+    spoilt_end = 0;
+  }
 };
 inline constexpr int kPostings = 4;
 
@@ -50,11 +57,29 @@ struct Shared {
   ptx::Barrier q_full[Config::kQueryStages], q_empty[Config::kQueryStages];
   ptx::Barrier k_full[Config::kStages], k_empty[Config::kStages];
   ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
+  // Tiles of V that the inspector is to see arrive here, and are full once it has.
+  ptx::Barrier v_loaded[Config::kStages];
   ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
   alignas(16) std::byte postings[kPostings * sizeof(Posting)];
 
   __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
 };
+
+// Whether a tile of V passes through the inspector (inspector.cuh): where some key is hidden from some row.
+template <class Config>
+__device__ bool IsInspected(const DeviceProblem& problem, const KeyWalk& walk, int32_t tile) {
+  return Config::Logits::Masks(problem) || !walk.IsFull(tile);
+}
+
+// Where a tile of V is to arrive.
+template <class Config>
+__device__ ptx::Barrier& ArrivalOfValues(Shared<Config>& shared, const DeviceProblem& problem,
+                                         const KeyWalk& walk, int32_t tile, int stage) {
+  if constexpr (requires { shared.v_loaded; }) {
+    if (IsInspected<Config>(problem, walk, tile)) return shared.v_loaded[stage];
+  }
+  return shared.v_full[stage];
+}
 
 // A place in a ring of kStages buffers, and the parity of the barriers' phase there.
 template <int kStages>
