@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "backend/core/dtype.h"
 #include "backend/core/error.h"
 #include "backend/cuda/backend_parts.h"
 
@@ -39,7 +40,9 @@ CudaStandardBackend::CudaStandardBackend(CudaDevice& device, std::unique_ptr<Cub
       info_{.name = "cuda_standard",
             .description = absl::StrCat("Standard attention, the scores in memory, by ", blas_->name()),
             .auto_priority = 50,
-            .capabilities = CudaCapabilities(kernels::cuda::kStandardMaxHeadDim)} {}
+            .capabilities = CudaCapabilities(kernels::cuda::kStandardMaxHeadDim)} {
+  info_.capabilities.input_dtypes |= DTypeBit(TESSERA_DTYPE_FP8_E4M3);
+}
 
 CudaStandardBackend::~CudaStandardBackend() {
   device_.MakeCurrent().IgnoreError();  // for the handle's end; a lost GPU has nothing left to free

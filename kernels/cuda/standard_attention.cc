@@ -76,7 +76,7 @@ class StandardRun {
     if (wave.has_keys()) {
       PackOperands(wave, problem);
       Then([&] { return Product(wave.ScoreProduct(parts_)); });
-      Then([&] { return Softmax(wave, problem); });
+      Then([&] { return Softmax(wave); });
       for (int32_t chunk = 0; chunk < wave.num_chunks(); ++chunk) {
         Then([&] { return Product(wave.ValueProduct(parts_, chunk)); });
       }
@@ -92,7 +92,7 @@ class StandardRun {
         });
       }
     } else {
-      Then([&] { return Softmax(wave, problem); });
+      Then([&] { return Softmax(wave); });
       Then([&] { return Store(wave, {}); });
     }
     return error_;
@@ -146,10 +146,10 @@ class StandardRun {
     return QueueProduct(product, calls_) ? cudaSuccess : cudaErrorUnknown;
   }
 
-  cudaError_t Softmax(const StandardWave& wave, const tessera_attention_problem& p) {
+  cudaError_t Softmax(const StandardWave& wave) {
     const ScoreRows rows{.scores = static_cast<float*>(part(StandardPart::kScores)),
                          .row_stride = wave.score_stride(),
-                         .weights_dtype = p.q.dtype,
+                         .weights_dtype = wave.operand_dtype(),
                          .row_scales = RowScales(wave)};
     return LaunchSoftmax(device_, wave.lengths(), rows, stream_);
   }

@@ -5,6 +5,9 @@
 // Scores are fp32, and the weights take their place in the inputs' dtype: 16-bit scores would save a third of
 // the traffic and cost the accuracy that DESIGN 7.16 asks for. So would 16-bit weights that are normalised
 // before they are rounded: rows of O are scaled instead, as they are copied from the product's fp32 sums.
+//
+// fp8 inputs are copied to bf16, which holds them exactly, and run as those do; their scales meet the scores
+// in the softmax, and the values on their way to O.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -25,12 +28,12 @@ struct StandardChoice {
   std::string refusal;  // why the problem cannot run; empty when it can
   int64_t launches;     // kernels of ours and calls of cuBLAS
   // The scores of a wave (sequences alike, run together: all of a batch while they are small, else one), of
-  // 16-bit inputs O in fp32, and whatever else is materialised; cuBLAS's own workspace.
+  // 16-bit and fp8 inputs O in fp32, and whatever else is materialised; cuBLAS's own workspace.
   int64_t workspace_bytes;
   int64_t hbm_read_bytes, hbm_write_bytes;  // modelled
 };
 
-// For a valid problem with head dims up to kStandardMaxHeadDim and fp32, fp16 or bf16 inputs. Reads shapes
+// For a valid problem with head dims up to kStandardMaxHeadDim and inputs of any dtype. Reads shapes
 // only. O(number of sequences).
 StandardChoice ChooseStandard(const tessera_attention_problem& problem, const DeviceTraits& traits);
 

@@ -35,11 +35,11 @@ struct ScoreRows {
   float* row_scales;            // one to a row, for 16-bit weights; null: rows without keys have no weights
 };
 
-// From S = Q K^T, not scaled, to weights w, hidden keys 0; each row of them lies at the start of its row of
-// S, 2 * row_stride elements from the next where it has 16 bits. Writes the LSE where it is wanted. fp32: w =
-// P = softmax(logits). 16 bits: w = c exp(logit - largest logit), c a power of two, so that the largest
-// weight is not rounded, and P = w * row_scale, where row_scale is 1 / (sum of the rounded w + what the sink
-// adds): the errors of a row's weights partly cancel. A row that sees no key has scale 0.
+// From S = Q K^T, not scaled, fp8 by its codes, to weights w, hidden keys 0; each row of them lies at the
+// start of its row of S, 2 * row_stride elements from the next where it has 16 bits. Writes the LSE where it
+// is wanted. fp32: w = P = softmax(logits). 16 bits: w = c exp(logit - largest logit), c a power of two, so
+// that the largest weight is not rounded, and P = w * row_scale, where row_scale is 1 / (sum of the rounded w
+// + what the sink adds): the errors of a row's weights partly cancel. A row that sees no key has scale 0.
 cudaError_t LaunchSoftmax(const DeviceProblem& wave, const WaveLengths& lengths, const ScoreRows& rows,
                           cudaStream_t stream);
 
@@ -57,8 +57,8 @@ struct NonFiniteRows {
   uint8_t* rows;  // (sequences, heads, tokens)
 };
 
-// Copies (sequences, heads, tokens) rows of `dim` elements of `from` to `to`, of the same dtype. With
-// `non_finite`: puts 0 for every NaN and infinity, and fills it; *any is 0 before.
+// Copies (sequences, heads, tokens) rows of `dim` elements of `from` to `to`, of the same dtype, or fp8 to
+// bf16. With `non_finite`: puts 0 for every NaN and infinity, and fills it; *any is 0 before.
 struct PackedRows {
   WaveTensor from, to;
   int32_t sequences, heads, tokens, dim;
@@ -71,7 +71,7 @@ struct ValueRows {
   const float* values;      // null: zeros
   const float* row_scales;  // what each row is multiplied by; null: 1
 };
-// O = the values, rounded to O's dtype.
+// O = the values, times the scales of V where it has any, rounded to O's dtype.
 cudaError_t LaunchStore(const DeviceProblem& wave, const WaveLengths& lengths, const ValueRows& rows,
                         int32_t multiprocessors, cudaStream_t stream);
 

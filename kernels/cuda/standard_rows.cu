@@ -1,6 +1,8 @@
 // The copies around the products of standard attention: operands that cuBLAS cannot take as they lie, V
 // without its NaNs and infinities, and outputs that are scaled or cast, or that cuBLAS cannot write where
 // they lie. A warp takes a row.
+#include <cuda_fp8.h>
+
 #include <algorithm>
 
 #include "kernels/cuda/logits.cuh"
@@ -29,12 +31,18 @@ __device__ RowPlace PlaceOf(int64_t index, int32_t heads, int32_t tokens) {
   return {head / heads, static_cast<int32_t>(head % heads), static_cast<int32_t>(index % tokens)};
 }
 
+__device__ float E4M3ToFloat(uint8_t code) {
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+}
+
 __device__ float LoadElement(const void* data, tessera_dtype dtype, int64_t index) {
   switch (dtype) {
     case TESSERA_DTYPE_FP16:
       return __half2float(static_cast<const __half*>(data)[index]);
     case TESSERA_DTYPE_BF16:
       return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[index]);
+    case TESSERA_DTYPE_FP8_E4M3:
+      return E4M3ToFloat(static_cast<const uint8_t*>(data)[index]);
     default:
       return static_cast<const float*>(data)[index];
   }
@@ -53,21 +61,43 @@ __device__ void StoreElement(void* data, tessera_dtype dtype, int64_t index, flo
   }
 }
 
-// Bits is an unsigned integer as wide as an element; of a NaN or an infinity all of exponent_mask is set.
-template <typename Bits>
-__device__ void PackRows(const PackedRows& p, Bits exponent_mask) {
+// How a packed element comes from one of the tensor: as the same bits,
+template <typename Unsigned>
+struct SameBits {
+  using From = Unsigned;
+  using To = Unsigned;
+  To exponent_mask;
+
+  __device__ To operator()(From bits) const { return bits; }
+};
+// or as the bf16 of the fp8 number.
+struct E4M3ToBf16 {
+  using From = uint8_t;
+  using To = uint16_t;
+  To exponent_mask;
+
+  __device__ To operator()(From code) const {
+    return __bfloat16_as_ushort(__float2bfloat16_rn(E4M3ToFloat(code)));
+  }
+};
+
+// Of a packed NaN or infinity all of convert.exponent_mask is set.
+template <class Convert>
+__device__ void PackRows(const PackedRows& p, Convert convert) {
+  using From = typename Convert::From;
+  using To = typename Convert::To;
   const int64_t num_rows = int64_t{p.sequences} * p.heads * p.tokens;
   for (int64_t row = FirstRow(); row < num_rows; row += RowStride()) {
     const RowPlace at = PlaceOf(row, p.heads, p.tokens);
     const auto offset = [&](const WaveTensor& t) {
       return at.sequence * t.sequence_stride + at.head * t.head_stride + at.token * t.row_stride;
     };
-    const Bits* const from = static_cast<const Bits*>(p.from.data) + offset(p.from);
-    Bits* const to = static_cast<Bits*>(p.to.data) + offset(p.to);
+    const From* const from = static_cast<const From*>(p.from.data) + offset(p.from);
+    To* const to = static_cast<To*>(p.to.data) + offset(p.to);
     bool found = false;
     for (int32_t d = Lane(); d < p.dim; d += kWarpSize) {
-      Bits bits = from[d];
-      if (p.non_finite.rows != nullptr && (bits & exponent_mask) == exponent_mask) {
+      To bits = convert(from[d]);
+      if (p.non_finite.rows != nullptr && (bits & convert.exponent_mask) == convert.exponent_mask) {
         found = true;
         bits = 0;
       }
@@ -79,6 +109,12 @@ __device__ void PackRows(const PackedRows& p, Bits exponent_mask) {
     p.non_finite.rows[row] = found ? 1 : 0;
     if (found) *p.non_finite.any = 1;  // every writer writes the same
   }
+}
+
+// What the values of a row of O are multiplied by.
+__device__ float ValueScale(const DeviceProblem& p, const RowPlace& at) {
+  if (p.v.dtype != TESSERA_DTYPE_FP8_E4M3) return 1;
+  return p.value_scales(p.sequences()[at.sequence])[at.head / p.group];
 }
 
 __device__ int64_t OutputOffset(const DeviceProblem& p, const RowPlace& at) {
@@ -101,11 +137,13 @@ extern "C" {
 __global__ void __launch_bounds__(kThreads) tessera_standard_pack(const PackedRows rows) {
   switch (rows.from.dtype) {
     case TESSERA_DTYPE_FP16:
-      return PackRows<uint16_t>(rows, 0x7c00);
+      return PackRows(rows, SameBits<uint16_t>{0x7c00});
     case TESSERA_DTYPE_BF16:
-      return PackRows<uint16_t>(rows, 0x7f80);
+      return PackRows(rows, SameBits<uint16_t>{0x7f80});
+    case TESSERA_DTYPE_FP8_E4M3:
+      return PackRows(rows, E4M3ToBf16{0x7f80});
     default:
-      return PackRows<uint32_t>(rows, 0x7f800000);
+      return PackRows(rows, SameBits<uint32_t>{0x7f800000});
   }
 }
 
@@ -114,10 +152,13 @@ __global__ void __launch_bounds__(kThreads)
                            const ValueRows rows) {
   const int64_t num_rows = int64_t{p.num_sequences} * p.num_q_heads * lengths.q_len;
   for (int64_t row = FirstRow(); row < num_rows; row += RowStride()) {
-    const int64_t output = OutputOffset(p, PlaceOf(row, p.num_q_heads, lengths.q_len));
-    const float scale = rows.row_scales != nullptr ? rows.row_scales[row] : 1.0f;
+    const RowPlace at = PlaceOf(row, p.num_q_heads, lengths.q_len);
+    const int64_t output = OutputOffset(p, at);
+    const float row_scale = rows.row_scales != nullptr ? rows.row_scales[row] : 1.0f;
+    const float value_scale = ValueScale(p, at);
     for (int32_t d = Lane(); d < p.head_dim_v; d += kWarpSize) {
-      const float value = rows.values != nullptr ? rows.values[row * p.head_dim_v + d] * scale : 0.0f;
+      const float value =
+          rows.values != nullptr ? rows.values[row * p.head_dim_v + d] * row_scale * value_scale : 0.0f;
       StoreElement(p.o.data, p.o.dtype, output + d, value);
     }
   }

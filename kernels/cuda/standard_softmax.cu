@@ -64,6 +64,7 @@ __device__ float ReduceBlock(float value, float* partials, Operation operation) 
 struct SoftmaxRow {
   const DeviceSequence* sequence;
   int32_t head, query, kv_len;
+  float scale;  // of the scores
   RowWindow window;
   RowFeatures features;
   float* scores;
@@ -81,6 +82,7 @@ __device__ SoftmaxRow FindRow(const DeviceProblem& p, const ScoreRows& rows) {
   row.kv_len = work.sequence.kv_len;
   row.window = WindowOf(work, row.query);
   row.features = FeaturesOf(p, work, row.query);
+  row.scale = p.q.dtype == TESSERA_DTYPE_FP8_E4M3 ? p.logit_scales(*row.sequence)[row.head] : p.scale;
   row.scores = rows.scores + int64_t{index} * rows.row_stride;
   return row;
 }
@@ -100,7 +102,7 @@ struct HeldScores {
   }
 
   // Scores of keys outside the window are not read.
-  __device__ void Load(const SoftmaxRow& row, float scale) {
+  __device__ void Load(const SoftmaxRow& row) {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int32_t key = Key(v * kVector);
@@ -108,10 +110,10 @@ struct HeldScores {
       if (key <= row.window.last_key && key + kVector > row.window.first_key) {
         scores = *reinterpret_cast<const float4*>(row.scores + key);
       }
-      x[v * kVector] = scores.x * scale;
-      x[v * kVector + 1] = scores.y * scale;
-      x[v * kVector + 2] = scores.z * scale;
-      x[v * kVector + 3] = scores.w * scale;
+      x[v * kVector] = scores.x * row.scale;
+      x[v * kVector + 1] = scores.y * row.scale;
+      x[v * kVector + 2] = scores.z * row.scale;
+      x[v * kVector + 3] = scores.w * row.scale;
     }
   }
 
@@ -253,7 +255,7 @@ template <class Config>
 __device__ void HeldSoftmax(const DeviceProblem& p, const ScoreRows& rows, SoftmaxShared& shared) {
   const SoftmaxRow row = FindRow(p, rows);
   HeldScores<Config> held{.first_key = 0};
-  held.Load(row, p.scale);
+  held.Load(row);
   held.Shape(p, row);
 
   const float sink = SinkOf(p, row);
@@ -274,7 +276,7 @@ __device__ void StreamedSoftmax(const DeviceProblem& p, const ScoreRows& rows, S
   float thread_max = NegativeInfinity(), thread_sum = 0;
   const int32_t first_part = row.window.first_key / part_keys * part_keys;
   for (held.first_key = first_part; held.first_key <= row.window.last_key; held.first_key += part_keys) {
-    held.Load(row, p.scale);
+    held.Load(row);
     held.Shape(p, row);
     const float new_max = fmaxf(thread_max, held.Largest());
     thread_sum *= expf(thread_max - ShiftOf(new_max));
@@ -291,7 +293,7 @@ __device__ void StreamedSoftmax(const DeviceProblem& p, const ScoreRows& rows, S
 
   float thread_weights = 0;
   for (held.first_key = 0; held.first_key < row.kv_len; held.first_key += part_keys) {
-    held.Load(row, p.scale);
+    held.Load(row);
     held.Shape(p, row);
     held.Exponentials(ShiftOf(row_max));
     __syncthreads();  // weights of this part overwrite scores of this part only, or of earlier ones

@@ -54,9 +54,11 @@ StandardWave::StandardWave(const tessera_attention_problem& problem, int64_t fir
   }
   const bool k_fits = IsGemmMatrix(lengths_.kv_len, p_.head_dim_qk, p_.k.token_stride);
   const bool v_fits = IsGemmMatrix(lengths_.kv_len, p_.head_dim_v, p_.v.token_stride);
-  packs_q_ = has_keys() && !IsGemmMatrix(lengths_.q_len, p_.head_dim_qk, p_.q.token_stride);
-  packs_k_ = has_keys() && !k_fits;
-  packs_v_ = has_keys() && !v_fits;
+  const bool q_fits = IsGemmMatrix(lengths_.q_len, p_.head_dim_qk, p_.q.token_stride);
+  const bool converts = operand_dtype() != p_.q.dtype;
+  packs_q_ = has_keys() && (converts || !q_fits);
+  packs_k_ = has_keys() && (converts || !k_fits);
+  packs_v_ = has_keys() && (converts || !v_fits);
   hides_keys_ = has_keys() && (p_.mask_kind != TESSERA_MASK_NONE || WindowHides());
   const bool o_fits =
       p_.o.dtype == TESSERA_DTYPE_FP32 && IsGemmMatrix(lengths_.q_len, p_.head_dim_v, p_.o.token_stride);
@@ -84,7 +86,16 @@ tessera_attention_problem StandardWave::Problem() const {
   tessera_attention_problem problem = p_;
   problem.sequences = p_.sequences + first_;
   problem.num_sequences = count_;
+  problem.q_scales = ScalesFrom(p_.q_scales);
+  problem.k_scales = ScalesFrom(p_.k_scales);
+  problem.v_scales = ScalesFrom(p_.v_scales);
   return problem;
+}
+
+tessera_scales StandardWave::ScalesFrom(const tessera_scales& scales) const {
+  tessera_scales moved = scales;
+  if (moved.data != nullptr) moved.data += first_ * moved.sequence_stride;
+  return moved;
 }
 
 int64_t StandardWave::score_stride() const { return RoundUp(lengths_.kv_len, kStrideMultiple); }
@@ -104,7 +115,7 @@ Int128 StandardWave::VisibleScores() const {
 PartBytes StandardWave::Parts() const {
   const Int128 q_rows = Int128{count_} * p_.num_q_heads * lengths_.q_len;
   const Int128 kv_rows = Int128{count_} * p_.num_kv_heads * lengths_.kv_len;
-  const int64_t element = ElementBytes(p_.q.dtype);
+  const int64_t element = ElementBytes(operand_dtype());
   const Int128 scores = has_keys() ? Int128{num_scores()} * kFp32Bytes : 0;
   PartBytes bytes{};
   if (has_keys())
@@ -129,7 +140,7 @@ int64_t StandardWave::Launches() const {
 WaveTraffic StandardWave::Traffic(int64_t l2_bytes) const {
   const PartBytes parts = Parts();
   const auto part = [&](StandardPart name) { return parts[Index(name)]; };
-  const int64_t element = ElementBytes(p_.q.dtype);
+  const int64_t element = ElementBytes(p_.q.dtype), weight = ElementBytes(operand_dtype());
   const Int128 q_rows = Int128{count_} * p_.num_q_heads * lengths_.q_len;
   const Int128 kv_rows = Int128{count_} * p_.num_kv_heads * lengths_.kv_len;
 
@@ -151,13 +162,13 @@ WaveTraffic StandardWave::Traffic(int64_t l2_bytes) const {
   }
   // What fills no more than half of the L2 is taken to stay there from one launch to the next: the scores,
   if (part(StandardPart::kScores) > l2_bytes / 2) {
-    const Int128 weights = Int128{num_scores()} * element;
+    const Int128 weights = Int128{num_scores()} * weight;
     traffic.write += part(StandardPart::kScores) + weights + part(StandardPart::kRowScales);
     traffic.read += VisibleScores() * kFp32Bytes + weights + part(StandardPart::kRowScales);
   }
   // and the sums of a chunk of keys beside its weights, until the next chunk or the copy to O takes them up.
   const Int128 sums = q_rows * p_.head_dim_v * kFp32Bytes;
-  if (sums + q_rows * chunk_keys() * element > l2_bytes / 2) {
+  if (sums + q_rows * chunk_keys() * weight > l2_bytes / 2) {
     const int64_t times = num_chunks() - 1 + stores_values();
     traffic.write += times * sums;
     traffic.read += times * sums;
@@ -183,15 +194,15 @@ WaveTensor StandardWave::Key() const { return View(p_.k, sequence_.kv_begin, kv_
 WaveTensor StandardWave::Value() const { return View(p_.v, sequence_.kv_begin, kv_step_); }
 
 WaveTensor StandardWave::PackedQuery(const PartPointers& parts) const {
-  return Packed(parts[Index(StandardPart::kPackedQ)], p_.q.dtype, p_.num_q_heads, lengths_.q_len,
+  return Packed(parts[Index(StandardPart::kPackedQ)], operand_dtype(), p_.num_q_heads, lengths_.q_len,
                 p_.head_dim_qk);
 }
 WaveTensor StandardWave::PackedKey(const PartPointers& parts) const {
-  return Packed(parts[Index(StandardPart::kPackedK)], p_.k.dtype, p_.num_kv_heads, lengths_.kv_len,
+  return Packed(parts[Index(StandardPart::kPackedK)], operand_dtype(), p_.num_kv_heads, lengths_.kv_len,
                 p_.head_dim_qk);
 }
 WaveTensor StandardWave::PackedValue(const PartPointers& parts) const {
-  return Packed(parts[Index(StandardPart::kPackedV)], p_.v.dtype, p_.num_kv_heads, lengths_.kv_len,
+  return Packed(parts[Index(StandardPart::kPackedV)], operand_dtype(), p_.num_kv_heads, lengths_.kv_len,
                 p_.head_dim_v);
 }
 
@@ -221,9 +232,9 @@ WaveProduct StandardWave::ScoreProduct(const PartPointers& parts) const {
 
 WaveProduct StandardWave::ValueProduct(const PartPointers& parts, int32_t chunk) const {
   // Weights lie where their scores did, at the start of each row.
-  const int64_t weight_stride = score_stride() * kFp32Bytes / ElementBytes(p_.q.dtype);
-  const WaveTensor weights =
-      Packed(parts[Index(StandardPart::kScores)], p_.q.dtype, p_.num_q_heads, lengths_.q_len, weight_stride);
+  const int64_t weight_stride = score_stride() * kFp32Bytes / ElementBytes(operand_dtype());
+  const WaveTensor weights = Packed(parts[Index(StandardPart::kScores)], operand_dtype(), p_.num_q_heads,
+                                    lengths_.q_len, weight_stride);
   const WaveTensor values = packs_v() ? PackedValue(parts) : Value();
   const int32_t first_key = chunk * chunk_keys();
   return {.sequences = count_,

@@ -43,13 +43,17 @@ class StandardWave {
   // The wave that begins with sequence `first`: as many sequences as small scores allow, one at least.
   StandardWave(const tessera_attention_problem& problem, int64_t first);
 
-  // The wave's part of the problem.
+  // The wave's part of the problem, scales included.
   tessera_attention_problem Problem() const;
   int64_t count() const { return count_; }
   const WaveLengths& lengths() const { return lengths_; }
 
   bool has_keys() const { return lengths_.kv_len > 0; }
-  // Operands that are copied first, since cuBLAS cannot take them as they lie.
+  // The dtype that the products read: of fp8 inputs, whose elements it holds exactly, bf16.
+  tessera_dtype operand_dtype() const {
+    return p_.q.dtype == TESSERA_DTYPE_FP8_E4M3 ? TESSERA_DTYPE_BF16 : p_.q.dtype;
+  }
+  // Operands that are copied first, since cuBLAS cannot take them as they lie, or in their dtype.
   bool packs_q() const { return packs_q_; }
   bool packs_k() const { return packs_k_; }
   // V is also copied where a row may not see all keys: hidden ones then have finite values, which a weight of
@@ -87,6 +91,7 @@ class StandardWave {
   Int128 VisibleScores() const;
   WaveTensor View(const tessera_tensor& tensor, int64_t begin, int64_t step) const;
   WaveTensor Packed(void* data, tessera_dtype dtype, int64_t heads, int64_t tokens, int64_t dim) const;
+  tessera_scales ScalesFrom(const tessera_scales& scales) const;  // those of sequence first_ and on
 
   const tessera_attention_problem& p_;
   const int64_t first_;

@@ -11,6 +11,7 @@
 
 #include "kernels/cuda/standard_attention.h"
 #include "kernels/cuda/standard_product.h"
+#include "kernels/cuda/standard_wave.h"
 
 namespace tessera::kernels::cuda {
 namespace {
@@ -393,6 +394,55 @@ TEST(ChooseStandardTest, CopiesOperandsThatCublasCannotTake) {
   EXPECT_EQ(ChooseStandard(shapes.problem, kH200).launches, 6);
   shapes.problem.o.token_stride = int64_t{1} << 32;
   EXPECT_EQ(ChooseStandard(shapes.problem, kH200).launches, 7);
+}
+
+TEST(ChooseStandardTest, CopiesFp8ToBf16) {
+  constexpr int64_t kScores = int64_t{16384} * 16384 * 4, kRows = int64_t{16384} * 4, kOperand = kRows * 128;
+  Shapes shapes(TESSERA_DTYPE_BF16, 4, 4, 128, {{16384, 16384}});
+  const StandardChoice bf16 = ChooseStandard(shapes.problem, kH200);
+  for (tessera_tensor* tensor : {&shapes.problem.q, &shapes.problem.k, &shapes.problem.v}) {
+    tensor->dtype = TESSERA_DTYPE_FP8_E4M3;
+  }
+  const StandardChoice fp8 = ChooseStandard(shapes.problem, kH200);
+  EXPECT_EQ(fp8.refusal, "");
+  EXPECT_STREQ(fp8.kernel, bf16.kernel);
+  EXPECT_EQ(fp8.launches, bf16.launches + 3);
+  EXPECT_EQ(fp8.workspace_bytes, bf16.workspace_bytes + 3 * kOperand * 2);
+  constexpr int64_t kValues = kOperand * 4 + kRows * 4;
+  EXPECT_EQ(fp8.hbm_read_bytes, kScores * (4 + 2) + 3 * kOperand * (1 + 2) + kValues);
+  EXPECT_EQ(fp8.hbm_write_bytes, kScores * (4 + 2) + (3 + 1) * kOperand * 2 + kValues);
+  // Values are copied anyway where keys may be hidden: those that are not finite are then taken out of them.
+  shapes.MakeCausal();
+  EXPECT_EQ(ChooseStandard(shapes.problem, kH200).launches, fp8.launches + 1);
+}
+
+TEST(StandardWaveTest, ReadsFp8AsBf16) {
+  Shapes shapes(TESSERA_DTYPE_FP8_E4M3, 4, 2, 64, {{100, 200}});
+  const StandardWave wave(shapes.problem, 0);
+  const WaveProduct scores = wave.ScoreProduct({}), values = wave.ValueProduct({}, 0);
+  for (const WaveTensor& operand : {scores.a, scores.b, values.a, values.b}) {
+    EXPECT_EQ(operand.dtype, TESSERA_DTYPE_BF16);
+  }
+  EXPECT_EQ(wave.Query().dtype, TESSERA_DTYPE_FP8_E4M3);
+  EXPECT_EQ(wave.num_chunks(), 1);
+  EXPECT_TRUE(wave.stores_values());
+  EXPECT_EQ(values.a.row_stride, wave.score_stride() * 2);
+}
+
+TEST(StandardWaveTest, TakesItsSequencesScales) {
+  Shapes shapes(TESSERA_DTYPE_FP8_E4M3, 4, 2, 64, {{10, 20}, {0, 5}, {10, 30}, {10, 30}, {7, 30}});
+  const std::vector<float> q_scales(5 * 6), v_scales(2);
+  shapes.problem.q_scales = {.data = q_scales.data(), .sequence_stride = 6, .head_stride = 1};
+  shapes.problem.v_scales = {.data = v_scales.data(), .sequence_stride = 0, .head_stride = 1};
+  std::vector<int64_t> first;
+  ForEachWave(shapes.problem, [&](const StandardWave& wave) {
+    const tessera_attention_problem problem = wave.Problem();
+    first.push_back((problem.q_scales.data - q_scales.data()) / 6);
+    EXPECT_EQ(problem.k_scales.data, nullptr);
+    EXPECT_EQ(problem.v_scales.data, v_scales.data());
+    return true;
+  });
+  EXPECT_EQ(first, (std::vector<int64_t>{0, 2, 4}));
 }
 
 TEST(ChooseStandardTest, TakesProblemsOfNothing) {
