@@ -51,5 +51,6 @@ FusedKernels Fp16Kernels();
 FusedKernels Fp32Kernels();
 FusedKernels HopperBf16Kernels();
 FusedKernels HopperFp16Kernels();
+FusedKernels HopperFp8Kernels();
 
 }  // namespace tessera::kernels::cuda

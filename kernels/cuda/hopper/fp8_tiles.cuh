@@ -57,18 +57,9 @@ struct Shared<Config> {
   ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
   ptx::Barrier vt_full[Config::kStages], vt_empty[Config::kStages];
   ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
-  // Whether a row tile's V had NaNs in K/V tiles that hide something from some row: these are 0 in V^T. By
-  // the part of each transposer.
-  bool has_nan[kPostings][kTransposers];
   alignas(16) std::byte postings[kPostings * sizeof(Posting)];
 
   __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
-  __device__ bool HasNan(int slot) const {
-    bool any = false;
-#pragma unroll
-    for (int part = 0; part < kTransposers; ++part) any |= has_nan[slot][part];
-    return any;
-  }
 };
 
 // By one thread.

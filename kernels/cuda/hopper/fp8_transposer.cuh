@@ -15,23 +15,23 @@ template <Fp8 Config>
 class Transposer {
  public:
   __device__ Transposer(const HopperProblem& launch, Shared<Config>& shared, int part)
-      : shared(shared), part(part), masks(Config::Logits::Masks(launch.problem)) {}
+      : problem(launch.problem), shared(shared), part(part) {}
 
   __device__ void Run() {
     for (;;) {
       ptx::Wait(shared.posting_full[posting_at.index], posting_at.parity);
-      const Posting& posting = shared.posting(posting_at.index);
+      Posting& posting = shared.posting(posting_at.index);
       if (!posting.valid) return;
       // A copy: the consumers give the posting back once they have the last tile.
       const KeyWalk walk = posting.walk;
-      shared.has_nan[posting_at.index][part] = false;
       for (int32_t tile = walk.end_tile - 1; tile >= walk.first_tile; --tile) {
         ptx::Wait(shared.v_full[v_at.index], v_at.parity);
         ptx::Wait(shared.vt_empty[v_at.index], v_at.parity ^ 1);
-        if (walk.IsFull(tile) && !masks) {
+        if (!IsInspected<Config>(problem, walk, tile)) {
           Transpose<false>();
         } else if (Transpose<true>()) {
-          shared.has_nan[posting_at.index][part] = true;
+          atomicMin(&posting.spoilt_begin, tile * Config::kTileKv);
+          atomicMax(&posting.spoilt_end, (tile + 1) * Config::kTileKv);
         }
         Release();
       }
@@ -45,13 +45,14 @@ class Transposer {
   static constexpr uint32_t kBatch = kChunks < 4 ? kChunks : 4;  // steps that overlap
   static_assert(kChunks % kBatch == 0 && (8 % kChunks == 0 || kChunks % 8 == 0));
 
+  const DeviceProblem& problem;
   Shared<Config>& shared;
   int part;
-  bool masks;  // there is a dense mask, which may hide keys of any tile
   RingPosition<kPostings> posting_at;
   RingPosition<Config::kStages> v_at;  // and V^T's
 
-  // With kClear NaNs become 0; returns whether there were any.
+  // With kClear NaNs become 0, as a hidden key's are to be, whose P is 0; returns whether there were any. The
+  // epilogue adds them to the rows that see them.
   template <bool kClear>
   __device__ __forceinline__ bool Transpose() {
     const uint32_t lane = threadIdx.x % 32, r = lane % 8, first_chunk = part * kChunks;

@@ -6,7 +6,6 @@
 #include "kernels/cuda/hopper/epilogue.cuh"
 #include "kernels/cuda/hopper/fp8_consumer.cuh"
 #include "kernels/cuda/hopper/fp8_logits.cuh"
-#include "kernels/cuda/hopper/fp8_nans.cuh"
 #include "kernels/cuda/hopper/fp8_softmax.cuh"
 #include "kernels/cuda/hopper/fp8_tiles.cuh"
 #include "kernels/cuda/hopper/fp8_transposer.cuh"
@@ -183,11 +182,8 @@ class Fp8ConsumerLoop {
   __device__ void Store(const OnlineSoftmax<Config>& finished) {
     const Posting& row_tile = shared.posting(output_posting.index);
     const BlockWork& work = row_tile.work;
-    if (shared.HasNan(output_posting.index)) {
-      AddNans(consumer, FindNans<Config>(problem, row_tile, consumer.Row(0), consumer.Column(0, 0)));
-    }
     consumer.ScaleOutput(problem.value_scales(work.sequence)[work.kv_head]);
-    Epilogue<Config>{problem, work}.Store(consumer, finished);
+    Epilogue<Config>{problem, work, row_tile.spoilt_begin, row_tile.spoilt_end}.Store(consumer, finished);
     Release(shared.posting_empty[output_posting.index]);
     output_posting.Advance();
   }
