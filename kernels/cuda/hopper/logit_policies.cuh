@@ -191,12 +191,7 @@ class AnyLogits {
       ForEachScore(consumer, [&](float& score) { score = p.softcap * Tanh(score * inverse); });
     }
     if (p.has_alibi) AddAlibi(work, consumer, tile);
-    if (Masks(p)) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        MaskScores(p, work, consumer, half, tile, 1.0f);
-      }
-    }
+    if (Masks(p)) MaskScores(p, work, consumer, tile, 1.0f);
   }
 
   __device__ float factor() const { return 1; }

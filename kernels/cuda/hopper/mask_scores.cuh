@@ -11,51 +11,32 @@ __device__ inline float MaskedLogit(float score, float scale, float value) {
   return value == NegativeInfinity() ? value : fmaf(score, scale, value);
 }
 
-// Of mask elements that are as wide as Bits.
-__device__ inline float MaskValueOf(tessera_dtype, float bits) { return bits; }
-__device__ inline float MaskValueOf(tessera_dtype dtype, uint16_t bits) {
-  return dtype == TESSERA_DTYPE_FP16 ? __half2float(__ushort_as_half(bits))
-                                     : __uint_as_float(uint32_t{bits} << 16);
-}
-__device__ inline float MaskValueOf(tessera_dtype, uint8_t bits) {
-  return bits != 0 ? 0.0f : NegativeInfinity();
-}
-
-template <typename Bits, class Config>
-__device__ inline void MaskScoresOf(const DeviceProblem& problem, const BlockWork& work,
-                                    Consumer<Config>& consumer, int half, int32_t tile, float scale) {
-  const RowFeatures f = FeaturesOf(problem, work, work.first_row + consumer.Row(half));
-  const auto* const row = static_cast<const Bits*>(f.mask);
+// scores * scale + mask, whatever the mask's dtype and strides. The elements go through local memory: read
+// straight to the scores they would take far more code than the rare tile that comes here is worth.
+template <class Config>
+__device__ inline void MaskScores(const DeviceProblem& problem, const BlockWork& work,
+                                  Consumer<Config>& consumer, int32_t tile, float scale) {
   // Keys past the end, whose scores the window hides, have no element.
-  const int32_t first_key = tile * Config::kTileKv, last_key = work.sequence.kv_len - 1;
+  const int32_t first_key = tile * Config::kTileKv + consumer.Column(0, 0);
+  const int32_t last_key = work.sequence.kv_len - 1;
+  if (last_key < 0) return;
 #pragma unroll
-  for (int n = 0; n < Config::kTileKv / 8; ++n) {
+  for (int half = 0; half < 2; ++half) {
+    const RowFeatures f = FeaturesOf(problem, work, work.first_row + consumer.Row(half));
+    float values[Config::kTileKv / 4];
+#pragma unroll 4
+    for (int i = 0; i < Config::kTileKv / 4; ++i) {
+      values[i] = MaskValue(problem, f, min(first_key + i / 2 * 8 + i % 2, last_key));
+    }
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const int32_t key = max(min(first_key + consumer.Column(n, e), last_key), 0);
-      float& score = consumer.scores[4 * n + 2 * half + e];
-      score = MaskedLogit(score, scale, MaskValueOf(problem.mask_dtype, __ldg(row + key * f.mask_kv_stride)));
+    for (int i = 0; i < Config::kTileKv / 4; ++i) {
+      float& score = consumer.scores[i / 2 * 4 + 2 * half + i % 2];
+      score = MaskedLogit(score, scale, values[i]);
     }
   }
 }
 
-// scores * scale + mask of one of the thread's rows, whatever the mask's dtype and strides.
-template <class Config>
-__device__ inline void MaskScores(const DeviceProblem& problem, const BlockWork& work,
-                                  Consumer<Config>& consumer, int half, int32_t tile, float scale) {
-  if (work.sequence.kv_len == 0) return;
-  switch (problem.mask_dtype) {
-    case TESSERA_DTYPE_FP32:
-      return MaskScoresOf<float>(problem, work, consumer, half, tile, scale);
-    case TESSERA_DTYPE_BOOL:
-      return MaskScoresOf<uint8_t>(problem, work, consumer, half, tile, scale);
-    default:
-      return MaskScoresOf<uint16_t>(problem, work, consumer, half, tile, scale);
-  }
-}
-
-// Masks of one or two bytes whose elements can be read in pairs, two neighbouring columns at a time; others
-// go to MaskScores.
+// A mask whose elements can be read in pairs, two neighbouring columns at a time; others go to MaskScores.
 template <class Config>
 class MaskPairs {
  public:
@@ -67,7 +48,7 @@ class MaskPairs {
                                                                 : 2;
     const auto aligned = reinterpret_cast<uintptr_t>(s.mask) |
                          static_cast<uintptr_t>((s.mask_head_stride | s.mask_q_stride) * element_bytes_);
-    const bool paired = element_bytes_ != 4 && s.mask_kv_stride == 1 && aligned % (2 * element_bytes_) == 0;
+    const bool paired = s.mask_kv_stride == 1 && aligned % (2 * element_bytes_) == 0;
     // Tiles that end within the sequence.
     paired_end_ = paired ? s.kv_len / Config::kTileKv : 0;
 #pragma unroll
@@ -79,29 +60,35 @@ class MaskPairs {
 
   // Starts to read what Apply needs, where registers are left for it.
   __device__ void Load(const BlockWork&, int32_t tile) {
-    if (kAhead && tile < paired_end_) LoadPairs<0, kTiles>(tile);
+    if (kAhead && tile < paired_end_ && element_bytes_ != 4) {
+      LoadPairs<0, 4>(tile);
+    } else {
+      // Or the last tile's would be kept for the next.
+#pragma unroll
+      for (uint32_t i = 0; i < kTiles * 2; ++i) pairs_[i] = 0;
+    }
   }
 
   // scores * scale + mask.
   __device__ void Apply(const DeviceProblem& problem, const BlockWork& work, Consumer<Config>& consumer,
                         int32_t tile) {
     if (tile >= paired_end_) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) MaskScores(problem, work, consumer, half, tile, problem.scale);
+      MaskScores(problem, work, consumer, tile, problem.scale);
+      return;
+    }
+    if (element_bytes_ == 4) {
+      ApplyWide(consumer, tile, problem.scale);
       return;
     }
     if constexpr (kAhead) {
-      ApplyPairs<0, kTiles>(problem, consumer);
+      ApplyPairs<0, 4>(problem, consumer);
     } else {
-      constexpr int kBatch = kTiles / 4;
-      LoadPairs<0, kBatch>(tile);
-      ApplyPairs<0, kBatch>(problem, consumer);
-      LoadPairs<kBatch, 2 * kBatch>(tile);
-      ApplyPairs<kBatch, 2 * kBatch>(problem, consumer);
-      LoadPairs<2 * kBatch, 3 * kBatch>(tile);
-      ApplyPairs<2 * kBatch, 3 * kBatch>(problem, consumer);
-      LoadPairs<3 * kBatch, kTiles>(tile);
-      ApplyPairs<3 * kBatch, kTiles>(problem, consumer);
+      LoadPairs<0, 2>(tile);
+      ApplyPairs<0, 1>(problem, consumer);
+      LoadPairs<2, 3>(tile);
+      ApplyPairs<1, 2>(problem, consumer);
+      LoadPairs<3, 4>(tile);
+      ApplyPairs<2, 4>(problem, consumer);
     }
   }
 
@@ -111,12 +98,13 @@ class MaskPairs {
   static constexpr bool kAhead =
       Config::kTileKv / 2 + Config::kTileKv / 4 + Config::kDimV / 2 + Config::kTileKv / 4 + 36 <=
       Config::kConsumerRegisters;
+  __device__ static constexpr int Begin(int quarter) { return kTiles * quarter / 4; }
 
   int32_t element_bytes_, paired_end_;
   const std::byte* row_[2];  // at the thread's first column
   uint32_t pairs_[kTiles * 2];
 
-  // Of n8 tiles kFirst..kEnd.
+  // Of the quarters kFirst..kEnd - 1 of the tile's columns.
   template <int kFirst, int kEnd>
   __device__ void LoadPairs(int32_t tile) {
     const int64_t offset = int64_t{tile} * Config::kTileKv * element_bytes_;
@@ -132,7 +120,22 @@ class MaskPairs {
     for (int half = 0; half < 2; ++half) {
       const auto* const row = reinterpret_cast<const Pair*>(row_[half] + offset);
 #pragma unroll
-      for (int n = kFirst; n < kEnd; ++n) pairs_[2 * n + half] = ptx::LoadReadOnly(row + n * 4);
+      for (int n = Begin(kFirst); n < Begin(kEnd); ++n) pairs_[2 * n + half] = ptx::LoadReadOnly(row + n * 4);
+    }
+  }
+
+  // Of four bytes to an element.
+  __device__ void ApplyWide(Consumer<Config>& consumer, int32_t tile, float scale) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const auto* const row = reinterpret_cast<const float2*>(row_[half]) + tile * (Config::kTileKv / 2);
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+        const float2 values = __ldg(row + n * 4);
+        float* const at = consumer.scores + 4 * n + 2 * half;
+        at[0] = MaskedLogit(at[0], scale, values.x);
+        at[1] = MaskedLogit(at[1], scale, values.y);
+      }
     }
   }
 
@@ -162,7 +165,7 @@ class MaskPairs {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int n = kFirst; n < kEnd; ++n) {
+      for (int n = Begin(kFirst); n < Begin(kEnd); ++n) {
         float* const at = consumer.scores + 4 * n + 2 * half;
         body(at[0], at[1], pairs_[2 * n + half]);
       }
