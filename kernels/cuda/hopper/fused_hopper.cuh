@@ -132,6 +132,7 @@ class ConsumerLoop {
     const Posting& row_tile = shared.posting(output_posting.index);
     Epilogue<Config>{problem, row_tile.work, row_tile.spoilt_begin, row_tile.spoilt_end}.Store(consumer,
                                                                                                finished);
+    __syncwarp();  // other lanes may still be reading the posting
     Release(shared.posting_empty[output_posting.index]);
     output_posting.Advance();
   }

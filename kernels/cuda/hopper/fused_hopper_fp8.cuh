@@ -123,19 +123,21 @@ class Fp8ConsumerLoop {
   template <bool kWeigh, int kPiece>
   __device__ __forceinline__ void FinishPieces() {
     if constexpr (kWeigh) Weigh<kPiece>();
-    KeepInFront();
+    if constexpr (kPiece == 0) KeepInFront(problem.num_tiles);
     consumer.AwaitAll();
     consumer.AddPiece(kPiece, rescale);
     if constexpr (kPiece + 1 < kPieces) {
       consumer.StartPiece(shared, v.index, kPiece + 1);
+      if constexpr (kPiece == 0) KeepInFront(problem.num_row_heads);
       FinishPieces<kWeigh, kPiece + 1>();
     }
   }
 
-  // A branch that is never taken. The assembler would move the arithmetic in front of it behind the wait that
-  // follows, where it overlaps with nothing of this warpgroup.
-  __device__ __forceinline__ void KeepInFront() const {
-    if (problem.tile_rows < 0) asm volatile("trap;");
+  // A branch that is never taken, on a `count` of the problem that no other such branch near asks for. The
+  // assembler orders instructions within basic blocks as it likes: it would move the maxima behind the wait
+  // for the first piece, and the products of the next piece in between the exponentials.
+  __device__ __forceinline__ static void KeepInFront(int32_t count) {
+    if (count < 0) asm volatile("trap;");
   }
 
   // What is to be done of the exponentials while piece `kPiece` is under way.
