@@ -77,6 +77,7 @@ class Inspector {
 #pragma unroll 4
     for (int i = thread; i < kChunks; i += kThreads) found |= NonFinite(chunks[i]);
     if ((found & Pair<Element>::kCarries) != 0) Clear(problem, posting, tile, chunks, thread);
+    ptx::FenceAsyncProxy();
     __syncwarp();
     ptx::SyncNamed(kNamedBarrier, kThreads);
     if (thread == 0) ptx::Arrive(shared.v_full[stage]);
@@ -89,8 +90,8 @@ class Inspector {
 
   // The thread's part of the tile. Keys that the window hides from all rows are of no interest to the
   // epilogue.
-  __device__ static void Clear(const DeviceProblem& problem, Posting& posting, int32_t tile,
-                                            uint4* chunks, int thread) {
+  __device__ static void Clear(const DeviceProblem& problem, Posting& posting, int32_t tile, uint4* chunks,
+                               int thread) {
     const BlockWork& work = posting.work;
     const int32_t first_key = WindowOf(work, work.first_row).first_key;
     const int32_t last_key = WindowOf(work, work.first_row + problem.tile_rows - 1).last_key;
@@ -108,7 +109,6 @@ class Inspector {
       atomicMin(&posting.spoilt_begin, key);
       atomicMax(&posting.spoilt_end, key + 1);
     }
-    ptx::FenceAsyncProxy();
   }
 };
 
