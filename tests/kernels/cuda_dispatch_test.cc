@@ -17,6 +17,11 @@ constexpr DeviceTraits kHopper{.compute_capability = 90,
                                .shared_memory_per_block = 227 << 10,
                                .shared_memory_per_multiprocessor = 228 << 10,
                                .l2_bytes = 50 << 20};
+constexpr DeviceTraits kAmpere{.compute_capability = 80,
+                               .multiprocessors = 108,
+                               .shared_memory_per_block = 163 << 10,
+                               .shared_memory_per_multiprocessor = 164 << 10,
+                               .l2_bytes = 40 << 20};
 constexpr DeviceTraits kAda{.compute_capability = 89,
                             .multiprocessors = 58,
                             .shared_memory_per_block = 99 << 10,
@@ -59,7 +64,7 @@ struct Shapes {
   }
 };
 
-TEST(FusedDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
+TEST(PortableDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
   Shapes shapes;
   const std::pair<std::pair<int, int>, const char*> expected[] = {
       {{16, 16}, "tessera_fused_bf16_d64"},    {{64, 64}, "tessera_fused_bf16_d64"},
@@ -69,11 +74,82 @@ TEST(FusedDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
       {{256, 256}, "tessera_fused_bf16_d256"}};
   for (const auto& [dims, kernel] : expected) {
     shapes.SetHeadDims(dims.first, dims.second);
-    EXPECT_EQ(shapes.Kernel(), kernel) << dims.first << "/" << dims.second;
+    EXPECT_EQ(shapes.Kernel(kAmpere), kernel) << dims.first << "/" << dims.second;
   }
   shapes.SetHeadDims(264, 64);
-  EXPECT_EQ(shapes.Kernel(),
+  EXPECT_EQ(shapes.Kernel(kAmpere),
             "refused: no kernel for head dims 264 and 64, expected at most 256, of this dtype");
+}
+
+TEST(HopperDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
+  Shapes shapes;
+  const std::pair<std::pair<int, int>, const char*> expected[] = {
+      {{16, 16}, "tessera_hopper_bf16_d64_short"}, {{65, 64}, "tessera_hopper_bf16_d96"},
+      {{96, 96}, "tessera_hopper_bf16_d96"},       {{104, 8}, "tessera_hopper_bf16_d128"},
+      {{8, 128}, "tessera_hopper_bf16_d128"},      {{192, 128}, "tessera_hopper_bf16_d192_128"},
+      {{128, 192}, "tessera_hopper_bf16_d192"},    {{192, 192}, "tessera_hopper_bf16_d192"},
+      {{200, 200}, "tessera_hopper_bf16_d256"},    {{256, 256}, "tessera_hopper_bf16_d256"}};
+  for (const auto& [dims, kernel] : expected) {
+    shapes.SetHeadDims(dims.first, dims.second);
+    EXPECT_EQ(shapes.Kernel(), kernel) << dims.first << "/" << dims.second;
+  }
+}
+
+TEST(HopperDispatchTest, TakesTheShapeForTheLength) {
+  const auto kernel = [](int32_t head_dim, int64_t length, bool causal) {
+    Shapes shapes(TESSERA_DTYPE_BF16, head_dim);
+    shapes.problem.num_kv_heads = shapes.problem.num_q_heads;
+    shapes.sequences[0].q_len = shapes.sequences[0].kv_len = length;
+    if (causal) shapes.sequences[0].window_right = 0;
+    return shapes.Kernel();
+  };
+  EXPECT_EQ(kernel(64, 1024, true), "tessera_hopper_bf16_d64_short");
+  EXPECT_EQ(kernel(64, 4096, true), "tessera_hopper_bf16_d64");
+  EXPECT_EQ(kernel(64, 512, false), "tessera_hopper_bf16_d64");
+  EXPECT_EQ(kernel(128, 512, true), "tessera_hopper_bf16_d128");
+  EXPECT_EQ(kernel(128, 1024, false), "tessera_hopper_bf16_d128");
+  EXPECT_EQ(kernel(128, 32768, true), "tessera_hopper_bf16_d128_long");
+  EXPECT_EQ(kernel(128, 16384, false), "tessera_hopper_bf16_d128_long");
+}
+
+TEST(HopperDispatchTest, EveryFeatureHasAKernelOfItsOwn) {
+  for (const auto& [dtype, name] : {std::pair{TESSERA_DTYPE_FP16, "fp16"}, {TESSERA_DTYPE_BF16, "bf16"}}) {
+    const auto kernel_with = [&](auto change) {
+      Shapes shapes(dtype);
+      change(shapes);
+      return shapes.Kernel();
+    };
+    const std::string plain = std::string("tessera_hopper_") + name + "_d128";
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.sequences[0].window_right = 0; }), plain);
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.sequences[0].window_left = 64; }), plain);
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.sinks = s.per_head.data(); }), plain);
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.softcap = 30; }), plain + "_softcap");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.alibi_slopes = s.per_head.data(); }), plain + "_alibi");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.mask_kind = TESSERA_MASK_BOOLEAN; }), plain + "_mask");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.mask_kind = TESSERA_MASK_ADDITIVE; }), plain + "_mask");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.scale = 0; }), plain + "_any");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.scale = -1; }), plain + "_any");
+    EXPECT_EQ(kernel_with([](Shapes& s) {
+                s.problem.softcap = 30;
+                s.problem.alibi_slopes = s.per_head.data();
+              }),
+              plain + "_any");
+  }
+}
+
+TEST(HopperDispatchTest, NothingOf16BitsFallsToThePortableKernel) {
+  for (tessera_dtype dtype : {TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+    for (int32_t dim = 1; dim <= kFusedMaxHeadDim; ++dim) {
+      for (int feature = 0; feature < 5; ++feature) {
+        Shapes shapes(dtype, dim);
+        if (feature == 1) shapes.problem.softcap = 30;
+        if (feature == 2) shapes.problem.alibi_slopes = shapes.per_head.data();
+        if (feature == 3) shapes.problem.mask_kind = TESSERA_MASK_ADDITIVE;
+        if (feature == 4) shapes.problem.scale = -1;
+        ASSERT_EQ(shapes.Kernel().rfind("tessera_hopper_", 0), 0u) << shapes.Kernel() << " " << dim;
+      }
+    }
+  }
 }
 
 TEST(FusedDispatchTest, EveryHeadDimHasAKernelInEveryDtypeOnSmallGpusToo) {
@@ -88,11 +164,11 @@ TEST(FusedDispatchTest, EveryHeadDimHasAKernelInEveryDtypeOnSmallGpusToo) {
   EXPECT_EQ(Shapes(TESSERA_DTYPE_BF16, 256).Kernel(kAda), "tessera_fused_bf16_d256_narrow");
 }
 
-TEST(FusedDispatchTest, OnlyLogitFeaturesTakeTheKernelWithFeatures) {
+TEST(PortableDispatchTest, OnlyLogitFeaturesTakeTheKernelWithFeatures) {
   const auto kernel_with = [](auto change) {
     Shapes shapes(TESSERA_DTYPE_FP16);
     change(shapes);
-    return shapes.Kernel();
+    return shapes.Kernel(kAmpere);
   };
   const std::string plain = "tessera_fused_fp16_d128", featured = plain + "_features";
   EXPECT_EQ(kernel_with([](Shapes& s) { s.sequences[0].window_right = 0; }), plain);
@@ -120,7 +196,7 @@ TEST(FusedDispatchTest, RefusesWhatInt32CannotIndex) {
   EXPECT_EQ(shapes.Kernel(), "refused: 268435456 queries of sequence 0, expected fewer than 268435456");
   shapes.sequences[0].q_len = 300;
   shapes.sequences[0].diagonal_offset = int64_t{1} << 39;
-  EXPECT_EQ(shapes.Kernel(), "tessera_fused_bf16_d128");  // a window that far away hides all, or nothing
+  EXPECT_EQ(shapes.Kernel(), "tessera_hopper_bf16_d128");  // a window that far away hides all, or nothing
   shapes.problem.alibi_slopes = shapes.per_head.data();
   EXPECT_EQ(shapes.Kernel(),
             "refused: 549755813888 as ALiBi's diagonal offset of sequence 0, expected fewer than 1073741824");

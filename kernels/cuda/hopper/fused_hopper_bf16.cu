@@ -17,7 +17,7 @@ using D64Short = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2>;
 using D96 = Config<__nv_bfloat16, 96, 96, 2, 128, 2, 2>;
 template <template <class> class LogitPolicy = PlainLogits>
 using D128 = Config<__nv_bfloat16, 128, 128, 2, 128, 2, 2, LogitPolicy>;
-using D128Long = Config<__nv_bfloat16, 128, 128, 2, 176, 2, 1>;
+using D128Long = Config<__nv_bfloat16, 128, 128, 3, 80, 3, 2>;
 using D192V128 = Config<__nv_bfloat16, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__nv_bfloat16, 192, 192, 2, 112, 2, 1>;
 template <template <class> class LogitPolicy = PlainLogits>
@@ -144,7 +144,7 @@ FusedKernels HopperBf16Kernels() {
       Describe<D64Short>("tessera_hopper_bf16_d64_short", tessera_hopper_bf16_d64_short, Logits::kPlain,
                          1.34f, 1.44f),
       Describe<D96>("tessera_hopper_bf16_d96", tessera_hopper_bf16_d96, Logits::kPlain),
-      Describe<D128<>>("tessera_hopper_bf16_d128", tessera_hopper_bf16_d128, Logits::kPlain, 1.82f, 3.2f),
+      Describe<D128<>>("tessera_hopper_bf16_d128", tessera_hopper_bf16_d128, Logits::kPlain, 1.73f, 2.92f),
       Describe<D128<SoftCapLogits>>("tessera_hopper_bf16_d128_softcap", tessera_hopper_bf16_d128_softcap,
                                     Logits::kSoftCap),
       Describe<D128<AlibiLogits>>("tessera_hopper_bf16_d128_alibi", tessera_hopper_bf16_d128_alibi,
@@ -153,7 +153,7 @@ FusedKernels HopperBf16Kernels() {
                                       Logits::kDenseMask),
       Describe<D128<AnyLogits>>("tessera_hopper_bf16_d128_any", tessera_hopper_bf16_d128_any, Logits::kAny),
       Describe<D128Long>("tessera_hopper_bf16_d128_long", tessera_hopper_bf16_d128_long, Logits::kPlain,
-                         2.47f, 4.6f),
+                         1.59f, 3.3f),
       Describe<D192V128>("tessera_hopper_bf16_d192_128", tessera_hopper_bf16_d192_128, Logits::kPlain),
       Describe<D192>("tessera_hopper_bf16_d192", tessera_hopper_bf16_d192, Logits::kPlain),
       Describe<D256<>>("tessera_hopper_bf16_d256", tessera_hopper_bf16_d256, Logits::kPlain),
