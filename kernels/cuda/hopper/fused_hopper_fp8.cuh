@@ -123,21 +123,25 @@ class Fp8ConsumerLoop {
   template <bool kWeigh, int kPiece>
   __device__ __forceinline__ void FinishPieces() {
     if constexpr (kWeigh) Weigh<kPiece>();
-    if constexpr (kPiece == 0) KeepInFront(problem.num_tiles);
+    KeepOrder<2 * kPiece>();
     consumer.AwaitAll();
     consumer.AddPiece(kPiece, rescale);
     if constexpr (kPiece + 1 < kPieces) {
       consumer.StartPiece(shared, v.index, kPiece + 1);
-      if constexpr (kPiece == 0) KeepInFront(problem.num_row_heads);
+      KeepOrder<2 * kPiece + 1>();
       FinishPieces<kWeigh, kPiece + 1>();
     }
   }
 
-  // A branch that is never taken, on a `count` of the problem that no other such branch near asks for. The
-  // assembler orders instructions within basic blocks as it likes: it would move the maxima behind the wait
-  // for the first piece, and the products of the next piece in between the exponentials.
-  __device__ __forceinline__ static void KeepInFront(int32_t count) {
-    if (count < 0) asm volatile("trap;");
+  // A branch that is never taken, for each kPlace another. The assembler orders instructions within basic
+  // blocks as it likes: it would put the softmax behind the waits, where it overlaps with nothing of this
+  // warpgroup, or the products of a piece in between the exponentials.
+  template <int kPlace>
+  __device__ __forceinline__ void KeepOrder() const {
+    const int32_t counts[] = {problem.num_tiles,   problem.num_row_heads, problem.num_sequences,
+                              problem.group,       problem.num_q_heads,   problem.num_kv_heads,
+                              problem.head_dim_qk, problem.head_dim_v};
+    if (counts[kPlace] < 0) asm volatile("trap;");
   }
 
   // What is to be done of the exponentials while piece `kPiece` is under way.
