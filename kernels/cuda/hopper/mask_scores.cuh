@@ -60,8 +60,9 @@ class MaskPairs {
 
   // Starts to read what Apply needs, where registers are left for it.
   __device__ void Load(const BlockWork&, int32_t tile) {
-    if (kAhead && tile < paired_end_ && element_bytes_ != 4) {
-      LoadPairs<0, 4>(tile);
+    if constexpr (!kAhead) return;
+    if (tile < paired_end_ && element_bytes_ != 4) {
+      LoadPairs<0, 4>(tile, pairs_);
     } else {
       // Or the last tile's would be kept for the next.
 #pragma unroll
@@ -81,14 +82,15 @@ class MaskPairs {
       return;
     }
     if constexpr (kAhead) {
-      ApplyPairs<0, 4>(problem, consumer);
+      ApplyPairs<0, 4>(problem, consumer, pairs_);
     } else {
-      LoadPairs<0, 2>(tile);
-      ApplyPairs<0, 1>(problem, consumer);
-      LoadPairs<2, 3>(tile);
-      ApplyPairs<1, 2>(problem, consumer);
-      LoadPairs<3, 4>(tile);
-      ApplyPairs<2, 4>(problem, consumer);
+      uint32_t pairs[kTiles * 2];
+      LoadPairs<0, 2>(tile, pairs);
+      ApplyPairs<0, 1>(problem, consumer, pairs);
+      LoadPairs<2, 3>(tile, pairs);
+      ApplyPairs<1, 2>(problem, consumer, pairs);
+      LoadPairs<3, 4>(tile, pairs);
+      ApplyPairs<2, 4>(problem, consumer, pairs);
     }
   }
 
@@ -106,21 +108,21 @@ class MaskPairs {
 
   // Of the quarters kFirst..kEnd - 1 of the tile's columns.
   template <int kFirst, int kEnd>
-  __device__ void LoadPairs(int32_t tile) {
+  __device__ void LoadPairs(int32_t tile, uint32_t (&pairs)[kTiles * 2]) const {
     const int64_t offset = int64_t{tile} * Config::kTileKv * element_bytes_;
     if (element_bytes_ == 2) {
-      LoadPairsOf<uint32_t, kFirst, kEnd>(offset);
+      LoadPairsOf<uint32_t, kFirst, kEnd>(offset, pairs);
     } else {
-      LoadPairsOf<uint16_t, kFirst, kEnd>(offset);
+      LoadPairsOf<uint16_t, kFirst, kEnd>(offset, pairs);
     }
   }
   template <typename Pair, int kFirst, int kEnd>
-  __device__ void LoadPairsOf(int64_t offset) {
+  __device__ void LoadPairsOf(int64_t offset, uint32_t (&pairs)[kTiles * 2]) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const auto* const row = reinterpret_cast<const Pair*>(row_[half] + offset);
 #pragma unroll
-      for (int n = Begin(kFirst); n < Begin(kEnd); ++n) pairs_[2 * n + half] = ptx::LoadReadOnly(row + n * 4);
+      for (int n = Begin(kFirst); n < Begin(kEnd); ++n) pairs[2 * n + half] = ptx::LoadReadOnly(row + n * 4);
     }
   }
 
@@ -140,34 +142,36 @@ class MaskPairs {
   }
 
   template <int kFirst, int kEnd>
-  __device__ void ApplyPairs(const DeviceProblem& problem, Consumer<Config>& consumer) const {
+  __device__ void ApplyPairs(const DeviceProblem& problem, Consumer<Config>& consumer,
+                             const uint32_t (&pairs)[kTiles * 2]) const {
     const float scale = problem.scale;
     switch (problem.mask_dtype) {
       case TESSERA_DTYPE_BF16:
-        return ForEachPair<kFirst, kEnd>(consumer, [&](float& low, float& high, uint32_t pair) {
+        return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
           low = MaskedLogit(low, scale, __uint_as_float(pair << 16));
           high = MaskedLogit(high, scale, __uint_as_float(pair & 0xffff0000u));
         });
       case TESSERA_DTYPE_FP16:
-        return ForEachPair<kFirst, kEnd>(consumer, [&](float& low, float& high, uint32_t pair) {
+        return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
           low = MaskedLogit(low, scale, __half2float(__ushort_as_half(static_cast<uint16_t>(pair))));
           high = MaskedLogit(high, scale, __half2float(__ushort_as_half(static_cast<uint16_t>(pair >> 16))));
         });
       default:
-        return ForEachPair<kFirst, kEnd>(consumer, [&](float& low, float& high, uint32_t pair) {
+        return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
           low = (pair & 0xffu) != 0 ? low * scale : NegativeInfinity();
           high = (pair & 0xff00u) != 0 ? high * scale : NegativeInfinity();
         });
     }
   }
   template <int kFirst, int kEnd, class Body>
-  __device__ void ForEachPair(Consumer<Config>& consumer, Body body) const {
+  __device__ void ForEachPair(Consumer<Config>& consumer, const uint32_t (&pairs)[kTiles * 2],
+                              Body body) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int n = Begin(kFirst); n < Begin(kEnd); ++n) {
         float* const at = consumer.scores + 4 * n + 2 * half;
-        body(at[0], at[1], pairs_[2 * n + half]);
+        body(at[0], at[1], pairs[2 * n + half]);
       }
     }
   }
