@@ -1,10 +1,24 @@
 #include "backend/cuda/fused_backend.h"
 
+#include "backend/core/dtype.h"
 #include "backend/core/error.h"
 #include "backend/core/ledger.h"
 #include "backend/cuda/backend_parts.h"
 
 namespace tessera {
+namespace {
+
+constexpr int32_t kFp8Capability = 90;
+
+// fp8 takes the tensor cores of 9.0.
+Capabilities FusedCapabilities(const kernels::cuda::DeviceTraits& traits) {
+  Capabilities capabilities = CudaCapabilities(kernels::cuda::kFusedMaxHeadDim);
+  if (traits.compute_capability == kFp8Capability)
+    capabilities.input_dtypes |= DTypeBit(TESSERA_DTYPE_FP8_E4M3);
+  return capabilities;
+}
+
+}  // namespace
 
 using kernels::cuda::ChooseFused;
 using kernels::cuda::FusedChoice;
@@ -14,7 +28,7 @@ CudaFusedBackend::CudaFusedBackend(CudaDevice& device)
       info_{.name = "cuda_fused",
             .description = "Fused tiled attention with an online softmax, one launch",
             .auto_priority = 200,
-            .capabilities = CudaCapabilities(kernels::cuda::kFusedMaxHeadDim)} {}
+            .capabilities = FusedCapabilities(device.traits())} {}
 
 absl::Status CudaFusedBackend::Supports(const AttentionProblem& problem) const {
   TESSERA_RETURN_IF_ERROR(CheckCapabilities(info_, problem));

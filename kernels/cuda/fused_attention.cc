@@ -32,6 +32,8 @@ Families KernelsFor(tessera_dtype dtype) {
       return {HopperFp16Kernels(), Fp16Kernels()};
     case TESSERA_DTYPE_BF16:
       return {HopperBf16Kernels(), Bf16Kernels()};
+    case TESSERA_DTYPE_FP8_E4M3:
+      return {HopperFp8Kernels(), {nullptr, nullptr}};
     default:
       return {{nullptr, nullptr}, {nullptr, nullptr}};
   }
@@ -45,7 +47,8 @@ Logits LogitsOf(const tessera_attention_problem& p) {
              mask = p.mask_kind != TESSERA_MASK_NONE;
   if (mask) return softcap || alibi ? Logits::kAny : Logits::kDenseMask;
   if (!plain_scale || (softcap && alibi)) return Logits::kAny;
-  if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale)) return Logits::kAny;
+  if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale))
+    return Logits::kAny;
   return softcap ? Logits::kSoftCap : alibi ? Logits::kAlibi : Logits::kPlain;
 }
 
@@ -86,9 +89,10 @@ double EstimateMicroseconds(const FusedKernel& kernel, const tessera_attention_p
   return estimate * static_cast<double>(tiling.RowHeads(p));
 }
 
-// Of the kernels of the narrowest head dims that hold the problem, the one that is estimated quickest.
-const FusedKernel* FindHopperKernel(const tessera_attention_problem& p, const FusedKernels& kernels) {
-  const Logits logits = LogitsOf(p);
+// Of the kernels for `logits` and the narrowest head dims that hold the problem, the one that is estimated
+// quickest.
+const FusedKernel* FindHopperKernel(const tessera_attention_problem& p, const FusedKernels& kernels,
+                                    Logits logits) {
   const FusedKernel* found = nullptr;
   double found_estimate = 0;
   for (const FusedKernel& kernel : kernels) {
@@ -126,7 +130,9 @@ const FusedKernel* FindPortableKernel(const tessera_attention_problem& p, const 
 const FusedKernel* FindKernel(const tessera_attention_problem& p, const DeviceTraits& traits) {
   const Families families = KernelsFor(p.q.dtype);
   if (traits.compute_capability == kHopperCapability) {
-    if (const FusedKernel* const kernel = FindHopperKernel(p, families.hopper)) return kernel;
+    const FusedKernel* kernel = FindHopperKernel(p, families.hopper, LogitsOf(p));
+    if (kernel == nullptr) kernel = FindHopperKernel(p, families.hopper, Logits::kAny);
+    if (kernel != nullptr) return kernel;
   }
   return FindPortableKernel(p, families.portable, traits);
 }
@@ -136,6 +142,13 @@ const FusedKernel* FindKernel(const tessera_attention_problem& p, const DeviceTr
 FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTraits& traits) {
   FusedChoice choice{};
   const FusedKernel* const kernel = FindKernel(problem, traits);
+  if (kernel == nullptr && problem.q.dtype == TESSERA_DTYPE_FP8_E4M3) {
+    choice.refusal = "fp8 on compute capability " + std::to_string(traits.compute_capability / 10) + "." +
+                     std::to_string(traits.compute_capability % 10) + " with head dims " +
+                     std::to_string(problem.head_dim_qk) + " and " + std::to_string(problem.head_dim_v) +
+                     ", expected 9.0 and at most " + std::to_string(kFusedMaxHeadDim);
+    return choice;
+  }
   if (kernel == nullptr) {
     choice.refusal = "no kernel for head dims " + std::to_string(problem.head_dim_qk) + " and " +
                      std::to_string(problem.head_dim_v) + ", expected at most " +
@@ -190,7 +203,8 @@ cudaError_t CheckFusedKernels() {
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
   if (error != cudaSuccess) return error;
-  for (const tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+  for (const tessera_dtype dtype :
+       {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16, TESSERA_DTYPE_FP8_E4M3}) {
     const Families families = KernelsFor(dtype);
     for (const FusedKernels& kernels : {families.portable, families.hopper}) {
       if (kernels.begin() == kernels.end()) continue;

@@ -1,6 +1,6 @@
 // Fused attention on NVIDIA GPUs (compute capability 8.0 and later): tiles of scores live in registers, the
 // softmax is online, and the N x N matrix never exists. One launch. After FlashAttention-2 (arXiv:2307.08691,
-// Algorithm 1).
+// Algorithm 1) and, on compute capability 9.0, FlashAttention-3 (arXiv:2407.08608, Algorithms 1 and 2).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -26,7 +26,8 @@ struct FusedChoice {
   int64_t workspace_bytes;
 };
 
-// For a valid problem with head dims up to kFusedMaxHeadDim and fp32, fp16 or bf16 inputs. Reads shapes only.
+// For a valid problem with head dims up to kFusedMaxHeadDim. fp8 inputs take compute capability 9.0. Reads
+// shapes only.
 FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTraits& traits);
 
 // Queues the chosen kernel on `stream` of the current device, which must not have been refused. `workspace`:
