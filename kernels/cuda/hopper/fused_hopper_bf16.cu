@@ -13,6 +13,9 @@ namespace {
 
 template <template <class> class LogitPolicy = PlainLogits>
 using D64 = Config<__nv_bfloat16, 64, 64, 3, 128, 3, 2, LogitPolicy>;
+using D64Softcap = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2, SoftCapLogits>;
+using D64Mask = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2, DenseMaskLogits>;
+using D64Any = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2, AnyLogits>;
 using D64Short = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2>;
 using D96 = Config<__nv_bfloat16, 96, 96, 2, 128, 2, 2>;
 template <template <class> class LogitPolicy = PlainLogits>
@@ -22,6 +25,7 @@ using D192V128 = Config<__nv_bfloat16, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__nv_bfloat16, 192, 192, 2, 112, 2, 1>;
 template <template <class> class LogitPolicy = PlainLogits>
 using D256 = Config<__nv_bfloat16, 256, 256, 2, 80, 2, 1, LogitPolicy>;
+using D256Mask = Config<__nv_bfloat16, 256, 256, 2, 64, 2, 1, DenseMaskLogits>;
 
 }  // namespace
 
@@ -32,9 +36,9 @@ __global__ void __launch_bounds__(D64<>::kThreads, 1)
   FusedHopper<D64<>>(launch);
 }
 
-__global__ void __launch_bounds__(D64<SoftCapLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D64Softcap::kThreads, 1)
     tessera_hopper_bf16_d64_softcap(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D64<SoftCapLogits>>(launch);
+  FusedHopper<D64Softcap>(launch);
 }
 
 __global__ void __launch_bounds__(D64<AlibiLogits>::kThreads, 1)
@@ -42,14 +46,14 @@ __global__ void __launch_bounds__(D64<AlibiLogits>::kThreads, 1)
   FusedHopper<D64<AlibiLogits>>(launch);
 }
 
-__global__ void __launch_bounds__(D64<DenseMaskLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D64Mask::kThreads, 1)
     tessera_hopper_bf16_d64_mask(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D64<DenseMaskLogits>>(launch);
+  FusedHopper<D64Mask>(launch);
 }
 
-__global__ void __launch_bounds__(D64<AnyLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D64Any::kThreads, 1)
     tessera_hopper_bf16_d64_any(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D64<AnyLogits>>(launch);
+  FusedHopper<D64Any>(launch);
 }
 
 __global__ void __launch_bounds__(D64Short::kThreads, 1)
@@ -117,9 +121,9 @@ __global__ void __launch_bounds__(D256<AlibiLogits>::kThreads, 1)
   FusedHopper<D256<AlibiLogits>>(launch);
 }
 
-__global__ void __launch_bounds__(D256<DenseMaskLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D256Mask::kThreads, 1)
     tessera_hopper_bf16_d256_mask(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D256<DenseMaskLogits>>(launch);
+  FusedHopper<D256Mask>(launch);
 }
 
 __global__ void __launch_bounds__(D256<AnyLogits>::kThreads, 1)
@@ -134,13 +138,12 @@ FusedKernels HopperBf16Kernels() {
   using namespace hopper;
   static const FusedKernel kKernels[] = {
       Describe<D64<>>("tessera_hopper_bf16_d64", tessera_hopper_bf16_d64, Logits::kPlain, 1.76f, 1.77f),
-      Describe<D64<SoftCapLogits>>("tessera_hopper_bf16_d64_softcap", tessera_hopper_bf16_d64_softcap,
-                                   Logits::kSoftCap),
+      Describe<D64Softcap>("tessera_hopper_bf16_d64_softcap", tessera_hopper_bf16_d64_softcap,
+                           Logits::kSoftCap),
       Describe<D64<AlibiLogits>>("tessera_hopper_bf16_d64_alibi", tessera_hopper_bf16_d64_alibi,
                                  Logits::kAlibi),
-      Describe<D64<DenseMaskLogits>>("tessera_hopper_bf16_d64_mask", tessera_hopper_bf16_d64_mask,
-                                     Logits::kDenseMask),
-      Describe<D64<AnyLogits>>("tessera_hopper_bf16_d64_any", tessera_hopper_bf16_d64_any, Logits::kAny),
+      Describe<D64Mask>("tessera_hopper_bf16_d64_mask", tessera_hopper_bf16_d64_mask, Logits::kDenseMask),
+      Describe<D64Any>("tessera_hopper_bf16_d64_any", tessera_hopper_bf16_d64_any, Logits::kAny),
       Describe<D64Short>("tessera_hopper_bf16_d64_short", tessera_hopper_bf16_d64_short, Logits::kPlain,
                          1.34f, 1.44f),
       Describe<D96>("tessera_hopper_bf16_d96", tessera_hopper_bf16_d96, Logits::kPlain),
@@ -161,8 +164,7 @@ FusedKernels HopperBf16Kernels() {
                                     Logits::kSoftCap),
       Describe<D256<AlibiLogits>>("tessera_hopper_bf16_d256_alibi", tessera_hopper_bf16_d256_alibi,
                                   Logits::kAlibi),
-      Describe<D256<DenseMaskLogits>>("tessera_hopper_bf16_d256_mask", tessera_hopper_bf16_d256_mask,
-                                      Logits::kDenseMask),
+      Describe<D256Mask>("tessera_hopper_bf16_d256_mask", tessera_hopper_bf16_d256_mask, Logits::kDenseMask),
       Describe<D256<AnyLogits>>("tessera_hopper_bf16_d256_any", tessera_hopper_bf16_d256_any, Logits::kAny),
   };
   return {std::begin(kKernels), std::end(kKernels)};
