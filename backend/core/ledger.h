@@ -88,13 +88,15 @@ int64_t StandardHbmBytes(const AttentionProblem& problem);
 // were lost
 //   - between one wave of concurrent tiles and the next, when the keys, Q and O in between outgrow the cache;
 //   - within a wave, when its tiles, each at another key along a causal diagonal, outgrow it.
-// Written: O and LSE. Split partials (an fp32 row of O and its LSE per split) are written and read once.
-// Slopes, sinks and sequence descriptions are too small to count. O(log) per sequence, whatever its lengths.
+// `walked_bytes`: the (sequence, kv head) pairs of as many bytes of K and V are walked together, longest
+// query tiles of all of them first; 0: one pair after the other. Written: O and LSE. Split partials (an fp32
+// row of O and its LSE per split) are written and read once. Slopes, sinks and sequence descriptions are too
+// small to count. O(log) per sequence, whatever its lengths.
 struct ModelledTraffic {
   int64_t read_bytes, write_bytes;
 };
 ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes,
-                             int64_t concurrent_tiles = 1);
+                             int64_t concurrent_tiles = 1, int64_t walked_bytes = 0);
 
 // Fills traffic, choice and flops of `ledger` from the plan of this very problem; ratios use
 // ledger.memory.workspace_peak. choice.batch_requests is left to whoever merged requests.

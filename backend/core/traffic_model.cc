@@ -128,11 +128,11 @@ struct Pair {
   int64_t key_bytes;  // of K and V
 };
 
-// A GPU runs `tiles` query tiles at once, each walking its keys from the last to the first, and starts the
-// next where one ends: pair by pair, in each from the last tile to the first. The tiles that begin together
-// are called a wave.
+// A GPU runs many query tiles at once, each walking its keys from the last to the first, and starts the next
+// where one ends: pair by pair, or level by level of several pairs; in each from the last tile to the first.
+// The tiles that begin together are called a wave.
 struct Waves {
-  int64_t tiles;
+  int64_t tiles;           // of a pair
   double l2_bytes;         // effective
   double operand_bytes;    // of Q and O, that a wave streams through the cache
   double pairs_per_wave;   // on average
@@ -236,7 +236,7 @@ double KeysLostWithinWaves(const Pair& pair, const Waves& waves) {
 }
 
 Waves WavesOf(const AttentionProblem& p, const Pair& pair, int64_t concurrent_tiles, int64_t launch_tiles,
-              int64_t l2_bytes) {
+              int64_t l2_bytes, int64_t walked_bytes) {
   Waves waves{};
   waves.tiles = concurrent_tiles;
   waves.l2_bytes = kEffectiveL2Share * static_cast<double>(l2_bytes);
@@ -254,6 +254,13 @@ Waves WavesOf(const AttentionProblem& p, const Pair& pair, int64_t concurrent_ti
   const auto parts = static_cast<double>(count + pairs - 1 - together);
   waves.pairs_per_wave = parts / static_cast<double>(count);
   waves.splits_per_pair = parts / static_cast<double>(pairs) - 1;
+  const int64_t pair_bytes = SaturatingMultiply(pair.sequence.kv_len, pair.key_bytes);
+  const int64_t together_pairs = std::min(walked_bytes / std::max<int64_t>(pair_bytes, 1), pairs);
+  if (together_pairs > 1) {
+    waves.tiles = CeilDiv(concurrent_tiles, together_pairs);
+    waves.pairs_per_wave = static_cast<double>(std::min(together_pairs, concurrent_tiles));
+    waves.splits_per_pair = 0;
+  }
   return waves;
 }
 
@@ -278,7 +285,7 @@ int64_t LaunchTiles(const AttentionProblem& p, const Plan& plan) {
 
 // Bytes of K and V that one kv head of one sequence takes from device memory.
 int64_t KvBytesOfHead(const AttentionProblem& p, const Sequence& s, const Plan& plan, int64_t l2_bytes,
-                      int64_t concurrent_tiles, int64_t launch_tiles) {
+                      int64_t concurrent_tiles, int64_t launch_tiles, int64_t walked_bytes) {
   if (s.q_len == 0 || s.kv_len == 0) return 0;
   const Pair pair{.sequence = s,
                   .schedule = ScheduleOf(p, s, plan),
@@ -291,7 +298,7 @@ int64_t KvBytesOfHead(const AttentionProblem& p, const Sequence& s, const Plan& 
     return SaturatingMultiply(SaturateToInt64(KeysReadByAllTiles(s, pair.schedule, pair.rows)),
                               pair.key_bytes);
   }
-  const Waves waves = WavesOf(p, pair, concurrent_tiles, launch_tiles, l2_bytes);
+  const Waves waves = WavesOf(p, pair, concurrent_tiles, launch_tiles, l2_bytes, walked_bytes);
   const double lost = KeysLostBetweenWaves(pair, waves) + KeysLostWithinWaves(pair, waves);
   return SaturatingAdd(once, ToInt64(lost * static_cast<double>(pair.key_bytes)));
 }
@@ -312,13 +319,13 @@ int64_t StandardHbmBytes(const AttentionProblem& problem) {
 }
 
 ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes,
-                             int64_t concurrent_tiles) {
+                             int64_t concurrent_tiles, int64_t walked_bytes) {
   const OperandBytes bytes = OperandBytesOf(problem);
   const int64_t launch_tiles = concurrent_tiles > 1 ? LaunchTiles(problem, plan) : 0;
   int64_t kv = 0;
   for (int64_t n = 0; n < problem.num_sequences; ++n) {
-    const int64_t head =
-        KvBytesOfHead(problem, problem.sequences[n], plan, l2_bytes, concurrent_tiles, launch_tiles);
+    const int64_t head = KvBytesOfHead(problem, problem.sequences[n], plan, l2_bytes, concurrent_tiles,
+                                       launch_tiles, walked_bytes);
     kv = SaturatingAdd(kv, SaturatingMultiply(head, problem.num_kv_heads));
   }
   int64_t partials = 0;

@@ -50,7 +50,8 @@ absl::StatusOr<Plan> CudaFusedBackend::MakePlan(const AttentionProblem& problem)
   SetKernelName(choice.kernel, plan);
   const int64_t concurrent_tiles =
       int64_t{choice.blocks_per_multiprocessor} * device_.traits().multiprocessors;
-  const ModelledTraffic traffic = FusedTraffic(problem, plan, device_.traits().l2_bytes, concurrent_tiles);
+  const ModelledTraffic traffic =
+      FusedTraffic(problem, plan, device_.traits().l2_bytes, concurrent_tiles, choice.walked_bytes);
   plan.hbm_read_bytes = traffic.read_bytes;
   plan.hbm_write_bytes = traffic.write_bytes;
   return plan;

@@ -2,6 +2,7 @@
 #include "kernels/cuda/fused_attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/cuda/device_problem.h"
 #include "kernels/cuda/fused_kernel.h"
@@ -13,6 +14,7 @@ namespace {
 
 // Below this a scale can be turned to base 2 without overflow.
 constexpr float kLargestPlainScale = 1e38f;
+constexpr float kLargestPlainSlope = 1e15f, kSmallestAlibiScale = 1e-20f;
 // What CUDA itself takes of a block's shared memory.
 constexpr int64_t kReservedSharedBytes = 1024;
 // Of the L2 that the keys and values may take which blocks share; Q, O and what is on its way need the rest.
@@ -49,6 +51,12 @@ Logits LogitsOf(const tessera_attention_problem& p) {
   if (!plain_scale || (softcap && alibi)) return Logits::kAny;
   if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale))
     return Logits::kAny;
+  // The kernels for ALiBi divide slopes by the scale.
+  if (alibi && !std::all_of(p.alibi_slopes, p.alibi_slopes + p.num_q_heads, [&p](float slope) {
+        return std::abs(slope) < kLargestPlainSlope && p.scale > kSmallestAlibiScale;
+      })) {
+    return Logits::kAny;
+  }
   return softcap ? Logits::kSoftCap : alibi ? Logits::kAlibi : Logits::kPlain;
 }
 
@@ -173,6 +181,8 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
   choice.blocks_per_multiprocessor =
       static_cast<int32_t>(std::clamp<int64_t>(fit, 1, kernel->blocks_per_multiprocessor));
   choice.workspace_bytes = TableBytes(problem);
+  choice.walked_bytes = kernel->family == KernelFamily::kHopper ? hopper::WalkedBytes(problem, traits)
+                                                                : traits.l2_bytes / kL2Share;
   return choice;
 }
 

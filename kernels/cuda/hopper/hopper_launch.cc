@@ -17,10 +17,11 @@ bool IsUniform(const tessera_attention_problem& problem) {
                      [](const tessera_sequence& s) { return s.window_left < 0 && s.window_right < 0; });
 }
 
-// Bytes of keys and values that are walked at once (MakeDeviceProblem). Where row tiles are equally long, one
-// pair after the other is best for L2. Else longest row tiles come first, over as many pairs as can be, lest
-// the launch end with a few multiprocessors at work: those that fit in L2, or so few that each key tile is
-// loaded for kSharers row tiles at about the same time.
+}  // namespace
+
+// Where row tiles are equally long, one pair after the other is best for L2. Else longest row tiles come
+// first, over as many pairs as can be, lest the launch end with a few multiprocessors at work: those that fit
+// in L2, or so few that each key tile is loaded for kSharers row tiles at about the same time.
 int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits& traits) {
   constexpr int64_t kSharers = 4;
   if (IsUniform(problem)) return 0;
@@ -31,8 +32,6 @@ int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits
       longest * (int64_t{problem.head_dim_qk} + problem.head_dim_v) * ElementBytes(problem.k.dtype);
   return std::max(traits.l2_bytes / 4 * 3, traits.multiprocessors / kSharers * pair_bytes);
 }
-
-}  // namespace
 
 cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& problem,
                    const RowTiling& tiling, const DeviceTraits& traits, void* workspace,

@@ -12,6 +12,9 @@
 
 namespace tessera::kernels::cuda::hopper {
 
+// Bytes of keys and values that a launch walks at once (MakeDeviceProblem).
+int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits& traits);
+
 // Queues `kernel`, of KernelFamily::kHopper, on `stream` of the current device. `workspace`:
 // TableBytes(problem) bytes of device memory, 16-byte aligned.
 cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& problem,
