@@ -224,7 +224,9 @@ CaseResult RunCase(Backend& backend, const ProblemSpec& spec, uint64_t seed) {
   const auto second = Launch(backend, *device_problem, *plan, std::byte{0x3e}, stream->get());
   if (!second.ok()) return Failed("second run", second.status());
   if (*first != *second) return Failed("two runs of the same problem differ");
-  return Judge(spec, host, *std::move(first));
+  CaseResult result = Judge(spec, host, *std::move(first));
+  result.kernel = plan->kernel;
+  return result;
 }
 
 }  // namespace tessera::testing

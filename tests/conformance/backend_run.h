@@ -20,6 +20,7 @@ struct CaseResult {
   Verdict verdict = Verdict::kPassed;
   std::string message;  // why it failed or was skipped
   ErrorReport error;
+  std::string kernel;  // that the plan names; empty where there was none
 };
 
 // Draws the problem from `seed`, takes it through Validate, Supports, MakePlan (without data, then with) and
