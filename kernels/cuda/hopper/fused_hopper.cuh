@@ -56,8 +56,8 @@ __device__ void InitBarriers(Shared<Config>& shared) {
 }
 
 // A consumer warpgroup's whole life. S of a K/V tile is computed together with P V of the one before it, and
-// becomes P while that still runs; this goes on across row tiles, whose last product overlaps with the first
-// of the next.
+// becomes P while that still runs; with two stages of Q this goes on across row tiles, whose last product
+// overlaps with the first of the next.
 template <class Config>
 class ConsumerLoop {
  public:
@@ -71,13 +71,17 @@ class ConsumerLoop {
     for (;;) {
       for (; tile >= first_tile; --tile) InnerStep();
       posting.Advance();
-      if (!NextRowTile()) break;
-      BorderStep();
+      if constexpr (Config::kQueryStages == 1) {  // the next Q is still on its way: finish first
+        LastOutput();
+        if (!NextRowTile()) return;
+        softmax.Reset();
+        FirstScores();
+      } else {
+        if (!NextRowTile()) break;
+        BorderStep();
+      }
     }
-    ptx::Wait(shared.v_full[v.index], v.parity);
-    consumer.StartOutput(shared, v.index, accumulate);
-    consumer.AwaitAll();
-    Store(softmax);
+    LastOutput();
   }
 
  private:
@@ -135,6 +139,14 @@ class ConsumerLoop {
     __syncwarp();  // other lanes may still be reading the posting
     Release(shared.posting_empty[output_posting.index]);
     output_posting.Advance();
+  }
+
+  __device__ void LastOutput() {
+    ptx::Wait(shared.v_full[v.index], v.parity);
+    consumer.StartOutput(shared, v.index, accumulate);
+    consumer.AwaitAll();
+    ReleaseValues();
+    Store(softmax);
   }
 
   __device__ void FirstScores() {
@@ -205,6 +217,8 @@ __device__ void FusedHopper(const HopperProblem& launch) {
     ptx::PrefetchMap(launch.v);
   }
   __syncthreads();
+  ptx::LetLaterKernelStart();
+  ptx::AwaitEarlierKernels();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     if (threadIdx.x < 32) Produce(launch, shared);

@@ -24,8 +24,7 @@ using D128Long = Config<__nv_bfloat16, 128, 128, 3, 80, 3, 2>;
 using D192V128 = Config<__nv_bfloat16, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__nv_bfloat16, 192, 192, 2, 112, 2, 1>;
 template <template <class> class LogitPolicy = PlainLogits>
-using D256 = Config<__nv_bfloat16, 256, 256, 2, 80, 2, 1, LogitPolicy>;
-using D256Mask = Config<__nv_bfloat16, 256, 256, 2, 64, 2, 1, DenseMaskLogits>;
+using D256 = Config<__nv_bfloat16, 256, 256, 2, 64, 2, 1, LogitPolicy>;
 
 }  // namespace
 
@@ -121,9 +120,9 @@ __global__ void __launch_bounds__(D256<AlibiLogits>::kThreads, 1)
   FusedHopper<D256<AlibiLogits>>(launch);
 }
 
-__global__ void __launch_bounds__(D256Mask::kThreads, 1)
+__global__ void __launch_bounds__(D256<DenseMaskLogits>::kThreads, 1)
     tessera_hopper_bf16_d256_mask(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D256Mask>(launch);
+  FusedHopper<D256<DenseMaskLogits>>(launch);
 }
 
 __global__ void __launch_bounds__(D256<AnyLogits>::kThreads, 1)
@@ -164,7 +163,8 @@ FusedKernels HopperBf16Kernels() {
                                     Logits::kSoftCap),
       Describe<D256<AlibiLogits>>("tessera_hopper_bf16_d256_alibi", tessera_hopper_bf16_d256_alibi,
                                   Logits::kAlibi),
-      Describe<D256Mask>("tessera_hopper_bf16_d256_mask", tessera_hopper_bf16_d256_mask, Logits::kDenseMask),
+      Describe<D256<DenseMaskLogits>>("tessera_hopper_bf16_d256_mask", tessera_hopper_bf16_d256_mask,
+                                      Logits::kDenseMask),
       Describe<D256<AnyLogits>>("tessera_hopper_bf16_d256_any", tessera_hopper_bf16_d256_any, Logits::kAny),
   };
   return {std::begin(kKernels), std::end(kKernels)};

@@ -112,6 +112,16 @@ __device__ inline uint32_t LoadReadOnly(const uint16_t* at) {
 // fence.proxy.async: what this thread wrote to shared memory becomes visible to tensor cores and copy engine.
 __device__ inline void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// griddepcontrol.wait: until the kernels that this one may overlap with have ended and their writes are
+// visible.
+__device__ inline void AwaitEarlierKernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// griddepcontrol.launch_dependents: a later kernel that may overlap with this one may start where there is
+// room.
+__device__ inline void LetLaterKernelStart() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
 // prefetch.tensormap
 __device__ inline void PrefetchMap(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
