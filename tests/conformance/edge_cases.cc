@@ -160,6 +160,7 @@ void EdgeCaseList::AddLogits() {
   Add("scale_0", {.sequences = {{40, 90}}, .scale_factor = 0});
   Add("scale_negative", {.sequences = {{40, 90}}, .scale_factor = -1});
   Add("alibi_q8_k700", {.num_q_heads = 8, .num_kv_heads = 2, .sequences = {{8, 700}}, .alibi = true});
+  Add("alibi_keys_ahead", {.num_q_heads = 4, .sequences = {{700, 700}}, .alibi = true});
 }
 
 void EdgeCaseList::AddNanAndInf() {

@@ -1,7 +1,7 @@
 // How the products Q K^T of a tile become what the softmax takes, by problem: one policy each, a parameter of
 // Config. Each has
 //   kNatural           logits are natural; else to base 2
-//   kShifts            Shift() is not 0
+//   kShifts            shift() is not 0; threads that share a row may have different ones
 //   Masks(problem)     whether there is a dense mask
 //   Enter(work, c)     a new row tile begins
 //   Load(work, c, t)   called while the products of tile t are under way

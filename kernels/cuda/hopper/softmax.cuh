@@ -39,9 +39,11 @@ struct OnlineSoftmax {
     float rescale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float tile_max = RowMax(consumer.scores, half);
-      if constexpr (!Logits::kNatural) tile_max *= factor;
-      if constexpr (Logits::kShifts) tile_max += logits.shift(half);
+      float tile_max = ThreadMax(consumer.scores, half);
+      // Shifts differ between the threads of a row.
+      if constexpr (Logits::kShifts) tile_max = fmaf(tile_max, factor, logits.shift(half));
+      tile_max = RowMax(tile_max);
+      if constexpr (!Logits::kNatural && !Logits::kShifts) tile_max *= factor;
       const float before = reference[half];
       if (tile_max > before + kThreshold) reference[half] = tile_max;
       const float moved = before - reference[half];
@@ -94,16 +96,19 @@ struct OnlineSoftmax {
   // Of e to the power of a logit's unit.
   static constexpr float kLog2OfUnit = Logits::kNatural ? kLog2E : 1.0f;
 
-  __device__ static float RowMax(const float (&scores)[Config::kTileKv / 2], int half) {
+  __device__ static float ThreadMax(const float (&scores)[Config::kTileKv / 2], int half) {
     float max[2] = {scores[2 * half], scores[2 * half + 1]};
 #pragma unroll
     for (int n = 1; n < Config::kTileKv / 8; ++n) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) max[e] = fmaxf(max[e], scores[4 * n + 2 * half + e]);
     }
-    float joint = fmaxf(max[0], max[1]);
-    joint = fmaxf(joint, __shfl_xor_sync(~0u, joint, 1));
-    return fmaxf(joint, __shfl_xor_sync(~0u, joint, 2));
+    return fmaxf(max[0], max[1]);
+  }
+  // Over the four threads that share a row.
+  __device__ static float RowMax(float max) {
+    max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
+    return fmaxf(max, __shfl_xor_sync(~0u, max, 2));
   }
 };
 
