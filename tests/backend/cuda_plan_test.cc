@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -71,11 +73,14 @@ class CudaPlanTest : public ::testing::Test {
 };
 
 TEST_F(CudaPlanTest, FusedPlanSaysWhatItChose) {
-  for (const tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+  const std::pair<tessera_dtype, const char*> dtypes[] = {{TESSERA_DTYPE_FP32, "tessera_fused_fp32_d128"},
+                                                          {TESSERA_DTYPE_FP16, "tessera_hopper_fp16_d128"},
+                                                          {TESSERA_DTYPE_BF16, "tessera_hopper_bf16_d128"}};
+  for (const auto& [dtype, kernel] : dtypes) {
     const ShapesOnly shape({.length = 4096, .dtype = dtype});
     ASSERT_TRUE(fused_.Supports(shape.problem()).ok());
     const Plan plan = *fused_.MakePlan(shape.problem());
-    EXPECT_THAT(std::string(plan.kernel), HasSubstr("fused"));
+    EXPECT_THAT(std::string(plan.kernel), HasSubstr(kernel));
     EXPECT_GT(plan.tile_q, 0);
     EXPECT_GT(plan.tile_kv, 0);
     EXPECT_GE(plan.stages, 1);
