@@ -73,10 +73,19 @@ class Inspector {
     parities ^= 1u << stage;
     auto* const chunks = reinterpret_cast<uint4*>(shared.v[stage].data);
     const int thread = static_cast<int>(threadIdx.x) % kThreads;
-    uint32_t found = 0;
-#pragma unroll 4
-    for (int i = thread; i < kChunks; i += kThreads) found |= NonFinite(chunks[i]);
-    if ((found & Pair<Element>::kCarries) != 0) Clear(problem, posting, tile, chunks, thread);
+    // 0 times what is finite is 0, of either sign, and NaN otherwise: one instruction for two elements.
+    uint32_t sums[4] = {};
+#pragma unroll 8
+    for (int i = thread; i < kChunks; i += kThreads) {
+      const uint4 chunk = chunks[i];
+      sums[0] = ptx::MultiplyAddPair(Element{}, chunk.x, 0, sums[0]);
+      sums[1] = ptx::MultiplyAddPair(Element{}, chunk.y, 0, sums[1]);
+      sums[2] = ptx::MultiplyAddPair(Element{}, chunk.z, 0, sums[2]);
+      sums[3] = ptx::MultiplyAddPair(Element{}, chunk.w, 0, sums[3]);
+    }
+    constexpr uint32_t kMagnitudes = 0x7fff7fffu;
+    if (((sums[0] | sums[1] | sums[2] | sums[3]) & kMagnitudes) != 0)
+      Clear(problem, posting, tile, chunks, thread);
     ptx::FenceAsyncProxy();
     __syncwarp();
     ptx::SyncNamed(kNamedBarrier, kThreads);

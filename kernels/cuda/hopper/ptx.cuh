@@ -112,6 +112,18 @@ __device__ inline uint32_t LoadReadOnly(const uint16_t* at) {
 // fence.proxy.async: what this thread wrote to shared memory becomes visible to tensor cores and copy engine.
 __device__ inline void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// fma.rn.bf16x2, fma.rn.f16x2: a * b + c of packed pairs.
+__device__ inline uint32_t MultiplyAddPair(__nv_bfloat16, uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+__device__ inline uint32_t MultiplyAddPair(__half, uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 // griddepcontrol.wait: until the kernels that this one may overlap with have ended and their writes are
 // visible.
 __device__ inline void AwaitEarlierKernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
