@@ -125,12 +125,20 @@ class ConsumerLoop {
     Release(shared.v_empty[v.index]);
     v.Advance();
   }
-  // From products to what the softmax takes.
-  __device__ void MakeLogits() {
+  // From products to what the softmax takes. Returns whether that is left to it.
+  __device__ bool MakeLogits() {
+    const bool cut = tile < full_first_tile || tile >= full_end_tile;
+    // The vote makes the branch uniform to the compiler.
+    if (Config::Logits::kLate && !__any_sync(~0u, cut)) return true;
     logits.Apply(shared.posting(posting.index).work, consumer, tile);
-    if (tile < full_first_tile || tile >= full_end_tile) {
-      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+    if (cut) Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+    return false;
+  }
+  __device__ float2 MakeWeights(bool late) {
+    if constexpr (Config::Logits::kLate) {
+      if (late) return softmax.template Update<true>(consumer, logits);
     }
+    return softmax.Update(consumer, logits);
   }
   __device__ void Store(const OnlineSoftmax<Config>& finished) {
     const Posting& row_tile = shared.posting(output_posting.index);
@@ -155,8 +163,7 @@ class ConsumerLoop {
     logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitAll();
     ReleaseKeys();
-    MakeLogits();
-    softmax.Update(consumer, logits);
+    MakeWeights(MakeLogits());
     consumer.RoundWeights();
     accumulate = false;
     --tile;
@@ -176,8 +183,7 @@ class ConsumerLoop {
 
   __device__ void InnerStep() {
     StartBoth();
-    MakeLogits();
-    const float2 rescale = softmax.Update(consumer, logits);
+    const float2 rescale = MakeWeights(MakeLogits());
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
     if (Moves(rescale)) {
       consumer.AwaitAll();
@@ -191,10 +197,10 @@ class ConsumerLoop {
 
   __device__ void BorderStep() {
     StartBoth();
-    MakeLogits();
+    const bool late = MakeLogits();
     const OnlineSoftmax<Config> finished = softmax;
     softmax.Reset();
-    softmax.Update(consumer, logits);
+    MakeWeights(late);
     consumer.AwaitAll();
     ReleaseValues();
     Store(finished);

@@ -35,8 +35,8 @@ __host__ __device__ inline float ClampMagnitude(float x, float bound) {
 // by 5e-4.
 inline constexpr float kTanhBound = 7.2f;
 inline constexpr float kTanhError = 2.7e-6f;
-__host__ __device__ inline float Tanh(float x) {
-  const float t = ClampMagnitude(x, kTanhBound);
+__host__ __device__ inline float Tanh(float x, float bound = kTanhBound) {
+  const float t = ClampMagnitude(x, bound);
   const float z = t * t;
   const float p = fmaf(fmaf(fmaf(0.027472412f, z, 16.044859f), z, 869.02332f), z, 7066.9893f);
   const float q = fmaf(fmaf(z + 148.73535f, z, 3224.6230f), z, 7066.9980f);

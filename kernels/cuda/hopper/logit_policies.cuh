@@ -2,6 +2,7 @@
 // Config. Each has
 //   kNatural           logits are natural; else to base 2
 //   kShifts            shift() is not 0; threads that share a row may have different ones
+//   kLate              where nothing is hidden, Late(score) does what Apply does; it rises with the score
 //   Masks(problem)     whether there is a dense mask
 //   Enter(work, c)     a new row tile begins
 //   Load(work, c, t)   called while the products of tile t are under way
@@ -37,7 +38,7 @@ __device__ inline void ForEachScore(Consumer<Config>& consumer, int half, Body b
 template <class Config>
 class PlainLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = false;
+  static constexpr bool kNatural = false, kShifts = false, kLate = false;
 
   __device__ explicit PlainLogits(const DeviceProblem& problem) : factor_(problem.scale * kLog2E) {}
 
@@ -56,7 +57,7 @@ class PlainLogits {
 template <class Config>
 class SoftCapLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = false;
+  static constexpr bool kNatural = false, kShifts = false, kLate = true;
 
   __device__ explicit SoftCapLogits(const DeviceProblem& problem)
       : inner_(problem.scale / problem.softcap), factor_(problem.softcap * kLog2E) {}
@@ -65,8 +66,11 @@ class SoftCapLogits {
   __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
   __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
   __device__ void Apply(const BlockWork&, Consumer<Config>& consumer, int32_t) const {
-    ForEachScore(consumer, [&](float& score) { score = Tanh(score * inner_); });
+    ForEachScore(consumer, [&](float& score) { score = Late(score); });
   }
+  // The largest score has the largest logit: with the largest known from the scores, tanh and exponential go
+  // in one pass, in which the units for them and for the rest are busy at the same time.
+  __device__ float Late(float score, float bound = kTanhBound) const { return Tanh(score * inner_, bound); }
   __device__ float factor() const { return factor_; }
   __device__ float shift(int) const { return 0; }
 
@@ -79,7 +83,7 @@ class SoftCapLogits {
 template <class Config>
 class AlibiLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = true;
+  static constexpr bool kNatural = false, kShifts = true, kLate = false;
 
   __device__ explicit AlibiLogits(const DeviceProblem& problem)
       : problem_(problem), factor_(problem.scale * kLog2E) {}
@@ -141,7 +145,7 @@ class AlibiLogits {
 template <class Config>
 class DenseMaskLogits {
  public:
-  static constexpr bool kNatural = true, kShifts = false;
+  static constexpr bool kNatural = true, kShifts = false, kLate = false;
 
   __device__ explicit DenseMaskLogits(const DeviceProblem& problem) : problem_(problem) {}
 
@@ -167,7 +171,7 @@ class DenseMaskLogits {
 template <class Config>
 class AnyLogits {
  public:
-  static constexpr bool kNatural = true, kShifts = false;
+  static constexpr bool kNatural = true, kShifts = false, kLate = false;
 
   __device__ explicit AnyLogits(const DeviceProblem& problem) : problem_(problem) {}
 

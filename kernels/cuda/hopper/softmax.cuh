@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/hopper/consumer.cuh"
+#include "kernels/cuda/hopper/logit_math.h"
 #include "kernels/cuda/logits.cuh"
 
 namespace tessera::kernels::cuda::hopper {
@@ -31,18 +32,21 @@ struct OnlineSoftmax {
     }
   }
 
-  // The scores, which `logits` has applied itself to, become P = 2^(logit - reference), or e^ of it where
-  // logits are natural. Returns what the output so far must be multiplied by.
+  // The scores, which `logits` has applied itself to, or with `kLate` is still to, become P = 2^(logit -
+  // reference), or e^ of it where logits are natural. Returns what the output so far must be multiplied by.
+  template <bool kLate = false>
   __device__ float2 Update(Consumer<Config>& consumer, const Logits& logits) {
     constexpr float kThreshold = Config::kRescaleThreshold / kLog2OfUnit;
     const float factor = logits.factor();
     float rescale[2];
+    Pace pace;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float tile_max = ThreadMax(consumer.scores, half);
       // Shifts differ between the threads of a row.
       if constexpr (Logits::kShifts) tile_max = fmaf(tile_max, factor, logits.shift(half));
       tile_max = RowMax(tile_max);
+      if constexpr (kLate) tile_max = logits.Late(tile_max);
       if constexpr (!Logits::kNatural && !Logits::kShifts) tile_max *= factor;
       const float before = reference[half];
       if (tile_max > before + kThreshold) reference[half] = tile_max;
@@ -53,14 +57,17 @@ struct OnlineSoftmax {
       float sum[2] = {row_sum[half] * rescale[half], 0};
 #pragma unroll
       for (int n = 0; n < Config::kTileKv / 8; ++n) {
+        if (kLate && n % kPaceTiles == 0) pace.Advance();
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& score = consumer.scores[4 * n + 2 * half + e];
+          if constexpr (kLate) score = logits.Late(score, pace.bound);
           if constexpr (Logits::kNatural) {
             score = ptx::Exp2((score - offset) * kLog2E);  // in this order: neither overflows by itself
           } else {
             score = ptx::Exp2(fmaf(score, factor, -offset));
           }
+          if constexpr (kLate) pace.weight = score;
           sum[e] += score;
         }
       }
@@ -93,6 +100,19 @@ struct OnlineSoftmax {
   }
 
  private:
+  // Holds a group of scores back until the weights of the group before the last are there. Else the compiler
+  // begins with all scores: the special-function unit idles first, and all wait for it in the end. It cannot
+  // know that the bound, which it takes for a result of those weights, is always the same.
+  struct Pace {
+    float bound = kTanhBound, weight = 0, weight_before = 0;
+
+    __device__ void Advance() {
+      bound = fmaxf(kTanhBound, -weight_before);
+      weight_before = weight;
+    }
+  };
+  static constexpr int kPaceTiles = 4;  // n8 tiles of scores to a group
+
   // Of e to the power of a logit's unit.
   static constexpr float kLog2OfUnit = Logits::kNatural ? kLog2E : 1.0f;
 
