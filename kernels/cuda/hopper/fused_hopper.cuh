@@ -127,11 +127,15 @@ class ConsumerLoop {
   }
   // From products to what the softmax takes. Returns whether that is left to it.
   __device__ bool MakeLogits() {
-    const bool cut = tile < full_first_tile || tile >= full_end_tile;
+    const bool right = tile >= full_end_tile;
+    // Where no tile is full, the walk does not tell.
+    const bool left = tile < full_first_tile || full_first_tile == full_end_tile;
     // The vote makes the branch uniform to the compiler.
-    if (Config::Logits::kLate && !__any_sync(~0u, cut)) return true;
+    if (Config::Logits::kLate && !__any_sync(~0u, right || left)) return true;
     logits.Apply(shared.posting(posting.index).work, consumer, tile);
-    if (cut) Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+    if (right || left) {
+      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile, right, left);
+    }
     return false;
   }
   __device__ float2 MakeWeights(bool late) {
