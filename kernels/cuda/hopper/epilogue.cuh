@@ -1,6 +1,7 @@
 // Normalises, adds the sink, and writes O and LSE.
 #pragma once
 
+#include "kernels/cuda/hopper/quad.cuh"
 #include "kernels/cuda/hopper/softmax.cuh"
 
 namespace tessera::kernels::cuda::hopper {
@@ -73,19 +74,6 @@ struct Epilogue {
         *reinterpret_cast<uint4*>(row + column) = make_uint4(pair[0], pair[1], pair[2], pair[3]);
       }
     }
-  }
-
-  // Element [i] of thread t goes to element [t] of thread i, in the quad.
-  __device__ static void TransposeQuad(uint32_t (&x)[4], int t) {
-    Exchange(x[0], x[1], t & 1, 1);
-    Exchange(x[2], x[3], t & 1, 1);
-    Exchange(x[0], x[2], t & 2, 2);
-    Exchange(x[1], x[3], t & 2, 2);
-  }
-  // Threads with `upper` give `low` and get the other's `high` into it, the others the reverse.
-  __device__ static void Exchange(uint32_t& low, uint32_t& high, bool upper, int distance) {
-    const uint32_t received = __shfl_xor_sync(~0u, upper ? low : high, distance);
-    (upper ? low : high) = received;
   }
 
   // What is not finite outweighs every weight: it joins the results as it is.

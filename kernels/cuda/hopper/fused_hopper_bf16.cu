@@ -20,6 +20,7 @@ using D64Short = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2>;
 using D96 = Config<__nv_bfloat16, 96, 96, 2, 128, 2, 2>;
 template <template <class> class LogitPolicy = PlainLogits>
 using D128 = Config<__nv_bfloat16, 128, 128, 2, 128, 2, 2, LogitPolicy>;
+using D128Mask = Config<__nv_bfloat16, 128, 128, 2, 96, 3, 2, DenseMaskLogits>;
 using D128Long = Config<__nv_bfloat16, 128, 128, 3, 80, 3, 2>;
 using D192V128 = Config<__nv_bfloat16, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__nv_bfloat16, 192, 192, 2, 112, 2, 1>;
@@ -80,9 +81,9 @@ __global__ void __launch_bounds__(D128<AlibiLogits>::kThreads, 1)
   FusedHopper<D128<AlibiLogits>>(launch);
 }
 
-__global__ void __launch_bounds__(D128<DenseMaskLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D128Mask::kThreads, 1)
     tessera_hopper_bf16_d128_mask(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D128<DenseMaskLogits>>(launch);
+  FusedHopper<D128Mask>(launch);
 }
 
 __global__ void __launch_bounds__(D128<AnyLogits>::kThreads, 1)
@@ -151,8 +152,7 @@ FusedKernels HopperBf16Kernels() {
                                     Logits::kSoftCap),
       Describe<D128<AlibiLogits>>("tessera_hopper_bf16_d128_alibi", tessera_hopper_bf16_d128_alibi,
                                   Logits::kAlibi),
-      Describe<D128<DenseMaskLogits>>("tessera_hopper_bf16_d128_mask", tessera_hopper_bf16_d128_mask,
-                                      Logits::kDenseMask),
+      Describe<D128Mask>("tessera_hopper_bf16_d128_mask", tessera_hopper_bf16_d128_mask, Logits::kDenseMask),
       Describe<D128<AnyLogits>>("tessera_hopper_bf16_d128_any", tessera_hopper_bf16_d128_any, Logits::kAny),
       Describe<D128Long>("tessera_hopper_bf16_d128_long", tessera_hopper_bf16_d128_long, Logits::kPlain,
                          1.59f, 3.3f),

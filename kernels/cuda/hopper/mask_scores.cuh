@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/hopper/consumer.cuh"
+#include "kernels/cuda/hopper/quad.cuh"
 #include "kernels/cuda/logits.cuh"
 
 namespace tessera::kernels::cuda::hopper {
@@ -43,26 +44,30 @@ class MaskPairs {
   __device__ void Enter(const DeviceProblem& problem, const BlockWork& work,
                         const Consumer<Config>& consumer) {
     const DeviceSequence& s = work.sequence;
+    scale_ = __shfl_sync(~0u, problem.scale, 0);  // as it is, it would be read anew for every score
     element_bytes_ = problem.mask_dtype == TESSERA_DTYPE_FP32   ? 4
                      : problem.mask_dtype == TESSERA_DTYPE_BOOL ? 1
                                                                 : 2;
     const auto aligned = reinterpret_cast<uintptr_t>(s.mask) |
                          static_cast<uintptr_t>((s.mask_head_stride | s.mask_q_stride) * element_bytes_);
     const bool paired = s.mask_kv_stride == 1 && aligned % (2 * element_bytes_) == 0;
-    // Tiles that end within the sequence.
-    paired_end_ = paired ? s.kv_len / Config::kTileKv : 0;
+    pieces_ = kPieces && paired && element_bytes_ != 4 && aligned % (8 * element_bytes_) == 0;
+    // Pieces past the end can be left out, pairs only as whole tiles.
+    const bool ends_anywhere = pieces_ && s.kv_len % 8 == 0;
+    paired_end_ = paired ? (s.kv_len + (ends_anywhere ? Config::kTileKv - 1 : 0)) / Config::kTileKv : 0;
+    const int first_column = pieces_ ? consumer.lane % 4 * 8 : consumer.Column(0, 0);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const RowFeatures f = FeaturesOf(problem, work, work.first_row + consumer.Row(half));
-      row_[half] = static_cast<const std::byte*>(f.mask) + consumer.Column(0, 0) * element_bytes_;
+      row_[half] = static_cast<const std::byte*>(f.mask) + first_column * element_bytes_;
     }
   }
 
   // Starts to read what Apply needs, where registers are left for it.
-  __device__ void Load(const BlockWork&, int32_t tile) {
-    if constexpr (!kAhead) return;
-    if (tile < paired_end_ && element_bytes_ != 4) {
-      LoadPairs<0, 4>(tile, pairs_);
+  __device__ void Load(const BlockWork& work, int32_t tile) {
+    if constexpr (!kPieces) return;
+    if (tile < paired_end_ && pieces_) {
+      LoadPieces(work, tile);
     } else {
       // Or the last tile's would be kept for the next.
 #pragma unroll
@@ -74,14 +79,15 @@ class MaskPairs {
   __device__ void Apply(const DeviceProblem& problem, const BlockWork& work, Consumer<Config>& consumer,
                         int32_t tile) {
     if (tile >= paired_end_) {
-      MaskScores(problem, work, consumer, tile, problem.scale);
+      MaskScores(problem, work, consumer, tile, scale_);
       return;
     }
     if (element_bytes_ == 4) {
-      ApplyWide(consumer, tile, problem.scale);
+      ApplyWide(consumer, tile, scale_);
       return;
     }
-    if constexpr (kAhead) {
+    if (kPieces && __any_sync(~0u, pieces_)) {  // the vote makes the branch uniform to the compiler
+      TransposePieces();
       ApplyPairs<0, 4>(problem, consumer, pairs_);
     } else {
       uint32_t pairs[kTiles * 2];
@@ -100,10 +106,15 @@ class MaskPairs {
   static constexpr bool kAhead =
       Config::kTileKv / 2 + Config::kTileKv / 4 + Config::kDimV / 2 + Config::kTileKv / 4 + 36 <=
       Config::kConsumerRegisters;
+  // Of eight columns: four of them hold the elements of four n8 tiles of scores for the four threads of a
+  // row.
+  static constexpr bool kPieces = kAhead && kTiles % 4 == 0;
   __device__ static constexpr int Begin(int quarter) { return kTiles * quarter / 4; }
 
-  int32_t element_bytes_, paired_end_;
-  const std::byte* row_[2];  // at the thread's first column
+  float scale_;
+  int32_t element_bytes_, paired_end_;  // tiles from paired_end_ on go to MaskScores
+  bool pieces_;                         // whether pieces are aligned
+  const std::byte* row_[2];             // at the thread's first column, or piece
   uint32_t pairs_[kTiles * 2];
 
   // Of the quarters kFirst..kEnd - 1 of the tile's columns.
@@ -122,7 +133,45 @@ class MaskPairs {
     for (int half = 0; half < 2; ++half) {
       const auto* const row = reinterpret_cast<const Pair*>(row_[half] + offset);
 #pragma unroll
-      for (int n = Begin(kFirst); n < Begin(kEnd); ++n) pairs[2 * n + half] = ptx::LoadReadOnly(row + n * 4);
+      for (int n = Begin(kFirst); n < Begin(kEnd); ++n)
+        pairs[half * kTiles + n] = ptx::LoadReadOnly(row + n * 4);
+    }
+  }
+
+  // Reads whole pieces, the thread's own of every four: a fourth of the instructions that pairs would take,
+  // and all of the sectors that they touch.
+  __device__ void LoadPieces(const BlockWork& work, int32_t tile) {
+    // Instead of pieces past the end, whose scores the window hides, the last one.
+    const int32_t last_column = work.sequence.kv_len - 8 - static_cast<int32_t>(threadIdx.x) % 4 * 8;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int m = 0; m < kTiles / 4; ++m) {
+        const int32_t column = min(tile * Config::kTileKv + m * 32, last_column);
+        const std::byte* const at = row_[half] + int64_t{column} * element_bytes_;
+        uint32_t* const piece = pairs_ + half * kTiles + 4 * m;
+        if (element_bytes_ == 2) {
+          ptx::LoadReadOnly(reinterpret_cast<const uint4*>(at), piece);
+        } else {
+          ptx::LoadReadOnly(reinterpret_cast<const uint2*>(at), piece);
+        }
+      }
+    }
+  }
+  // From pieces to pairs. Pair i of thread t's piece m belongs to the n8 tile 4 m + t of thread i.
+  __device__ void TransposePieces() {
+    const int thread = static_cast<int>(threadIdx.x) % 4;
+#pragma unroll
+    for (int i = 0; i < kTiles * 2; i += 4) {
+      uint32_t x[4] = {pairs_[i], pairs_[i + 1], pairs_[i + 2], pairs_[i + 3]};
+      if (element_bytes_ == 1) {
+        x[2] = x[1];
+        x[1] = x[0] >> 16;
+        x[3] = x[2] >> 16;
+      }
+      TransposeQuad(x, thread);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) pairs_[i + e] = x[e];
     }
   }
 
@@ -144,7 +193,7 @@ class MaskPairs {
   template <int kFirst, int kEnd>
   __device__ void ApplyPairs(const DeviceProblem& problem, Consumer<Config>& consumer,
                              const uint32_t (&pairs)[kTiles * 2]) const {
-    const float scale = problem.scale;
+    const float scale = scale_;
     switch (problem.mask_dtype) {
       case TESSERA_DTYPE_BF16:
         return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
@@ -171,7 +220,7 @@ class MaskPairs {
 #pragma unroll
       for (int n = Begin(kFirst); n < Begin(kEnd); ++n) {
         float* const at = consumer.scores + 4 * n + 2 * half;
-        body(at[0], at[1], pairs[2 * n + half]);
+        body(at[0], at[1], pairs[half * kTiles + n]);
       }
     }
   }

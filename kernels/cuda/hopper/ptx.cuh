@@ -109,6 +109,15 @@ __device__ inline uint32_t LoadReadOnly(const uint16_t* at) {
   return value;
 }
 
+__device__ inline void LoadReadOnly(const uint4* at, uint32_t* values) {
+  asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
+               : "l"(at));
+}
+__device__ inline void LoadReadOnly(const uint2* at, uint32_t* values) {
+  asm volatile("ld.global.nc.v2.b32 {%0, %1}, [%2];" : "=r"(values[0]), "=r"(values[1]) : "l"(at));
+}
+
 // fence.proxy.async: what this thread wrote to shared memory becomes visible to tensor cores and copy engine.
 __device__ inline void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
