@@ -7,7 +7,7 @@ import torch
 BOUNDS = {"fp32": 1e-6, "fp16": 4e-4, "bf16": 3e-3, "fp8": 3e-2}  # relative Frobenius error; a row may have 5 times it
 ROW_FACTOR = 5
 LSE_BOUND = 1e-5  # times max(1, |lse|)
-FP8_LSE_BOUND = 2e-3  # tensor cores sum fp8 products with fewer bits than fp32 has
+FP8_LSE_BOUND = 1e-2  # tensor cores sum fp8 products with fewer bits than fp32 has
 CHUNK_BYTES = 2**31
 
 

@@ -155,8 +155,8 @@ std::string DescribeRow(const tessera_attention_problem& p, int64_t row) {
 ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output) {
   const double relative = std::max(RelativeBound(input), RelativeBound(output));
   // The tensor cores of compute capability 9.0 sum fp8 products with fewer bits than fp32 has: logits of fp8,
-  // and so the LSE, are off by up to some 2^-12 of the largest term.
-  const double lse = input == TESSERA_DTYPE_FP8_E4M3 ? 2e-3 : 1e-5;
+  // and so the LSE, are off by some 2^-12 of the largest term. e^0.01 is within what O may be off.
+  const double lse = input == TESSERA_DTYPE_FP8_E4M3 ? 1e-2 : 1e-5;
   return {.relative = relative, .row = 5 * relative, .lse = lse};
 }
 
