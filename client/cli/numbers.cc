@@ -14,7 +14,7 @@ std::vector<float> ToFloats(const Tensor& tensor) {
   const auto size = static_cast<size_t>(DTypeSize(tensor.dtype));
   std::vector<float> values(tensor.bytes.size() / size);
   if (tensor.dtype == v1::DATA_TYPE_FP32) {
-    std::memcpy(values.data(), tensor.bytes.data(), values.size() * sizeof(float));
+    if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), values.size() * sizeof(float));
     return values;
   }
   for (size_t i = 0; i < values.size(); ++i) {
@@ -29,7 +29,7 @@ Tensor FromFloats(const std::vector<float>& values, DType dtype, std::vector<int
   const auto size = static_cast<size_t>(DTypeSize(dtype));
   Tensor tensor{dtype, std::move(shape), std::string(values.size() * size, '\0')};
   if (dtype == v1::DATA_TYPE_FP32) {
-    std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
+    if (!values.empty()) std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
     return tensor;
   }
   for (size_t i = 0; i < values.size(); ++i) {
