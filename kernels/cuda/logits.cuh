@@ -87,12 +87,12 @@ struct RowResult {
 // is 0, and its LSE that of the sink alone.
 __device__ inline RowResult Finish(float row_max, float reference, float row_sum, bool has_sink, float sink) {
   if (row_max == NegativeInfinity() && row_sum == 0.0f) return {0.0f, has_sink ? sink : NegativeInfinity()};
-  // row_sum is 2^-22 or more: far from where the fast logarithm is coarse.
-  if (!has_sink) return {__frcp_rn(row_sum), reference + __logf(row_sum)};
+  // row_sum is 2^-22 or more: far from where the fast division and logarithm are coarse.
+  if (!has_sink) return {__fdividef(1.0f, row_sum), reference + __logf(row_sum)};
   const float joint = fmaxf(reference, sink);
   const float rescale = expf(reference - joint);
   const float joint_sum = fmaf(row_sum, rescale, expf(sink - joint));
-  return {rescale / joint_sum, joint + logf(joint_sum)};
+  return {__fdividef(rescale, joint_sum), joint + logf(joint_sum)};
 }
 
 }  // namespace tessera::kernels::cuda

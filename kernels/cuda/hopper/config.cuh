@@ -24,6 +24,8 @@ struct Config {
   static constexpr int kThreads = (kConsumers + 1) * 128;
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
   static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
+  // O leaves through the room of the row tile's queries; with one stage that room is wanted at once.
+  static constexpr bool kStagesOutput = kQueryStages > 1 && kDimV <= kDimQk;
   // Consumers take turns at the tensor cores: while one computes a softmax, another multiplies.
   static constexpr bool kTakeTurns = true;
   // Log2 of how much a row's largest weight may exceed 1 before accumulators are rescaled.

@@ -1,73 +1,103 @@
-// Normalises, adds the sink, and writes O and LSE.
+// Normalises, adds the sink, and hands on O and LSE.
 #pragma once
 
+#include "kernels/cuda/hopper/output_writer.cuh"
 #include "kernels/cuda/hopper/quad.cuh"
 #include "kernels/cuda/hopper/softmax.cuh"
 
 namespace tessera::kernels::cuda::hopper {
 
+// What the unnormalised output of a thread's two rows is times.
+struct OutputScales {
+  float of[2];
+};
+
 template <class Config>
 struct Epilogue {
-  const DeviceProblem& problem;
-  const BlockWork& work;
-  // Keys among which rows may see V that is not finite and has been left out of the output so far.
-  int32_t spoilt_begin = 0, spoilt_end = 0;
+  using QueryTile = SlabTile<typename Config::Element, Config::kTileQ, Config::kDimQk>;
 
-  __device__ void Store(const Consumer<Config>& consumer, const OnlineSoftmax<Config>& softmax) const {
-    using Output = typename Config::Output;
-    // The vote keeps the branch uniform to the compiler, and with it the main loop's uniform registers.
-    const bool spoilt = __any_sync(~0u, spoilt_begin < spoilt_end);
-    const bool fast = problem.o.dtype == kDtype<Output> && problem.o.vectorised && !spoilt;
-    float scale[2];
+  const DeviceProblem& problem;
+  const Posting& posting;
+  QueryTile& queries;  // of the row tile, of no more use
+  const BlockWork& work = posting.work;
+
+  // Needs no output yet. Writes LSE.
+  __device__ OutputScales Finish(const Consumer<Config>& consumer, const OnlineSoftmax<Config>& softmax) const {
+    OutputScales scales;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float row_sum = softmax.RowSum(half);
       const int32_t row = work.first_row + consumer.Row(half);
-      const bool valid = consumer.Row(half) < problem.tile_rows && row < work.num_rows;
       const int32_t head = work.Head(row);
-      const int64_t token = work.sequence.q_begin + work.Query(row);
-      const RowResult result = Finish(softmax.reference[half], softmax.NaturalReference(half), row_sum,
-                                      problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
-      if (valid && problem.lse != nullptr && consumer.lane % 4 == 0) {
+      const RowResult result =
+          tessera::kernels::cuda::Finish(softmax.reference[half], softmax.NaturalReference(half), row_sum,
+                                         problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
+      if (problem.lse != nullptr && consumer.lane % 4 == 0 && IsValid(consumer, half)) {
+        const int64_t token = work.sequence.q_begin + work.Query(row);
         problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;
       }
-      scale[half] = result.scale;
-      if (fast) {
-        StoreRow(consumer, half, valid,
-                 static_cast<Output*>(problem.o.data) + token * problem.o.token_stride +
-                     head * problem.o.head_stride,
-                 result.scale);
-      }
+      scales.of[half] = result.scale;
     }
-    if (!fast) {
+    return scales;
+  }
+
+  __device__ void Store(const Consumer<Config>& consumer, const OutputScales& scales) const {
+    // The vote keeps the branch uniform to the compiler, and with it the main loop's uniform registers.
+    if (__any_sync(~0u, !StoresPieces<Config>(problem, posting))) {
       // A copy: registers that a function is given a reference to would live in memory for good.
       float output[Config::kDimV / 2];
 #pragma unroll
-      for (int i = 0; i < Config::kDimV / 2; ++i) output[i] = consumer.output[i] * scale[i / 2 % 2];
-      StoreOtherwise(problem, work, spoilt_begin, spoilt_end, output, consumer.Row(0), consumer.Column(0, 0));
+      for (int i = 0; i < Config::kDimV / 2; ++i) output[i] = consumer.output[i] * scales.of[i / 2 % 2];
+      StoreOtherwise(problem, work, posting.spoilt_begin, posting.spoilt_end, output, consumer.Row(0),
+                     consumer.Column(0, 0));
+    } else if constexpr (Config::kStagesOutput) {
+      Stage(consumer, scales);
+    } else {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) StoreRow(consumer, half, scales.of[half]);
     }
   }
 
  private:
-  template <typename Output>
-  static constexpr tessera_dtype kDtype =
-      std::is_same_v<Output, __nv_bfloat16> ? TESSERA_DTYPE_BF16 : TESSERA_DTYPE_FP16;
+  using Output = typename Config::Output;
+
+  __device__ bool IsValid(const Consumer<Config>& consumer, int half) const {
+    return consumer.Row(half) < problem.tile_rows && work.first_row + consumer.Row(half) < work.num_rows;
+  }
+
+  __device__ static uint32_t Pack(const Consumer<Config>& consumer, int n, int half, float scale) {
+    const float* const at = consumer.output + 4 * n + 2 * half;
+    return ptx::Pack(Output{}, at[0] * scale, at[1] * scale);
+  }
+
+  // For the OutputWriter. The warp's 16 rows: in two n8 tiles of O lie four matrices of 8 rows and 8 columns.
+  __device__ void Stage(const Consumer<Config>& consumer, const OutputScales& scales) const {
+    const int row = consumer.warpgroup * 64 + consumer.warp * 16 + consumer.lane % 16;
+    const uint32_t address = ptx::SharedAddress(queries.data) + row * 128;
+    const int swizzle = consumer.lane / 16 ^ row % 8;
+#pragma unroll
+    for (int n = 0; n < Config::kDimV / 8; n += 2) {
+      uint32_t matrices[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) matrices[i] = Pack(consumer, n + i / 2, i % 2, scales.of[i % 2]);
+      ptx::StoreMatrices(address + n / 8 * QueryTile::kSlabBytes + ((n % 8 ^ swizzle) << 4), matrices);
+    }
+  }
 
   // In 16-byte pieces.
-  template <typename Output>
-  __device__ void StoreRow(const Consumer<Config>& consumer, int half, bool valid, Output* row,
-                           float scale) const {
+  __device__ void StoreRow(const Consumer<Config>& consumer, int half, float scale) const {
     const int t = consumer.lane % 4;
-    const int columns = valid ? problem.head_dim_v : 0;
+    const int columns = IsValid(consumer, half) ? problem.head_dim_v : 0;
+    const int32_t tile_row = work.first_row + consumer.Row(half);
+    Output* const row = static_cast<Output*>(problem.o.data) +
+                        (work.sequence.q_begin + work.Query(tile_row)) * problem.o.token_stride +
+                        work.Head(tile_row) * problem.o.head_stride;
     // Four n8 tiles: thread t of the quad collects the 8 columns (16 bytes) of tile t.
 #pragma unroll
     for (int n = 0; n < Config::kDimV / 8; n += 4) {
       uint32_t pair[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float* const at = consumer.output + 4 * (n + i) + 2 * half;
-        pair[i] = ptx::Pack(Output{}, at[0] * scale, at[1] * scale);
-      }
+      for (int i = 0; i < 4; ++i) pair[i] = Pack(consumer, n + i, half, scale);
       TransposeQuad(pair, t);
       const int column = (n + t) * 8;
       if (column < columns) {

@@ -30,6 +30,7 @@ struct Fp8Config {
   static constexpr int kThreads = (kConsumers + 1) * 128;
   static constexpr int kProducerRegisters = 40;
   static constexpr int kConsumerRegisters = 232;
+  static constexpr bool kStagesOutput = false;  // queries take half the room
   static constexpr bool kTakeTurns = kDimV <= 128;
   // Weights reach 2^8 = 256: e4m3 ends at 448, and what is below 2^-9 becomes 0.
   static constexpr float kWeightExponent = 8;

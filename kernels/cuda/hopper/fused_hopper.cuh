@@ -14,7 +14,8 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// The turns of the consumer warpgroups at the tensor cores: named barrier 1 + w lets warpgroup w go on.
+// The turns of the consumer warpgroups at the tensor cores: named barrier 1 + w lets warpgroup w go on. It
+// also brings the warps of a warpgroup together.
 template <class Config>
 struct Turns {
   int warpgroup;
@@ -25,6 +26,10 @@ struct Turns {
   }
   __device__ void Await() const {
     if (Config::kTakeTurns) ptx::SyncNamed(1 + warpgroup, 256);
+  }
+  // Of the warpgroup's own warps.
+  __device__ void Meet() const {
+    if (Config::kStagesOutput) ptx::SyncNamed(2 + Config::kConsumers + warpgroup, 128);
   }
   __device__ void Pass() const {
     if (Config::kTakeTurns) ptx::ArriveNamed(warpgroup + 1 == Config::kConsumers ? 1 : 2 + warpgroup, 256);
@@ -37,7 +42,7 @@ __device__ void InitBarriers(Shared<Config>& shared) {
 #pragma unroll
   for (int stage = 0; stage < Config::kQueryStages; ++stage) {
     ptx::InitBarrier(shared.q_full[stage], 1);
-    ptx::InitBarrier(shared.q_empty[stage], kConsumerWarps);
+    ptx::InitBarrier(shared.q_empty[stage], Config::kStagesOutput ? 1 : kConsumerWarps);
   }
 #pragma unroll
   for (int slot = 0; slot < kPostings; ++slot) {
@@ -91,9 +96,9 @@ class ConsumerLoop {
   Turns<Config> turns;
   typename Config::Logits logits;
   OnlineSoftmax<Config> softmax;
-  RingPosition<Config::kQueryStages> q;
-  RingPosition<Config::kStages> k, v;
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
+  RingPosition<Config::kQueryStages> q, output_q;
+  RingPosition<Config::kStages> k, v;
   RingPosition<kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   bool accumulate;
@@ -117,7 +122,7 @@ class ConsumerLoop {
     Release(shared.k_empty[k.index]);
     k.Advance();
     if (tile == first_tile) {
-      Release(shared.q_empty[q.index]);
+      if (!Config::kStagesOutput) Release(shared.q_empty[q.index]);
       q.Advance();
     }
   }
@@ -134,7 +139,7 @@ class ConsumerLoop {
     if (Config::Logits::kLate && !__any_sync(~0u, right || left)) return true;
     logits.Apply(shared.posting(posting.index).work, consumer, tile);
     if (right || left) {
-      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile, right, left);
+      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
     }
     return false;
   }
@@ -144,21 +149,25 @@ class ConsumerLoop {
     }
     return softmax.Update(consumer, logits);
   }
-  __device__ void Store(const OnlineSoftmax<Config>& finished) {
-    const Posting& row_tile = shared.posting(output_posting.index);
-    Epilogue<Config>{problem, row_tile.work, row_tile.spoilt_begin, row_tile.spoilt_end}.Store(consumer,
-                                                                                               finished);
-    __syncwarp();  // other lanes may still be reading the posting
+  __device__ Epilogue<Config> Finished() {
+    return {problem, shared.posting(output_posting.index), shared.q[output_q.index]};
+  }
+  __device__ void Store(const OutputScales& scales) {
+    Finished().Store(consumer, scales);
+    __syncwarp();  // other lanes may still be reading the posting, or writing O
     Release(shared.posting_empty[output_posting.index]);
     output_posting.Advance();
+    output_q.Advance();
   }
 
   __device__ void LastOutput() {
     ptx::Wait(shared.v_full[v.index], v.parity);
     consumer.StartOutput(shared, v.index, accumulate);
+    const OutputScales scales = Finished().Finish(consumer, softmax);
     consumer.AwaitAll();
     ReleaseValues();
-    Store(softmax);
+    turns.Meet();  // lest a warp still multiply by the queries where O is going
+    Store(scales);
   }
 
   __device__ void FirstScores() {
@@ -202,12 +211,12 @@ class ConsumerLoop {
   __device__ void BorderStep() {
     StartBoth();
     const bool late = MakeLogits();
-    const OnlineSoftmax<Config> finished = softmax;
+    const OutputScales scales = Finished().Finish(consumer, softmax);
     softmax.Reset();
     MakeWeights(late);
     consumer.AwaitAll();
     ReleaseValues();
-    Store(finished);
+    Store(scales);
     consumer.RoundWeights();
     accumulate = false;
     --tile;
@@ -225,6 +234,7 @@ __device__ void FusedHopper(const HopperProblem& launch) {
     ptx::PrefetchMap(launch.q);
     ptx::PrefetchMap(launch.k);
     ptx::PrefetchMap(launch.v);
+    if (launch.store_rows > 0) ptx::PrefetchMap(launch.o);
   }
   __syncthreads();
   ptx::LetLaterKernelStart();
@@ -232,7 +242,7 @@ __device__ void FusedHopper(const HopperProblem& launch) {
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     if (threadIdx.x < 32) Produce(launch, shared);
-    if (threadIdx.x == 32) Schedule(launch, shared);
+    if (threadIdx.x / 32 == 1) Schedule(launch, shared);
     if (threadIdx.x >= 64) Inspector<Config>(launch.problem, shared).Run();
   } else {
     ptx::ClaimRegisters<Config::kConsumerRegisters>();

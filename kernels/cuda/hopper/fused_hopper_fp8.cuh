@@ -186,7 +186,8 @@ class Fp8ConsumerLoop {
     const Posting& row_tile = shared.posting(output_posting.index);
     const BlockWork& work = row_tile.work;
     consumer.ScaleOutput(problem.value_scales(work.sequence)[work.kv_head]);
-    Epilogue<Config>{problem, work, row_tile.spoilt_begin, row_tile.spoilt_end}.Store(consumer, finished);
+    const Epilogue<Config> epilogue{problem, row_tile, shared.q[0]};
+    epilogue.Store(consumer, epilogue.Finish(consumer, finished));
     __syncwarp();  // other lanes may still be reading the posting
     Release(shared.posting_empty[output_posting.index]);
     output_posting.Advance();
@@ -207,7 +208,7 @@ __device__ void FusedHopperFp8(const HopperProblem& launch) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     const int warp = static_cast<int>(threadIdx.x) / 32;
     if (warp == 0) Produce(launch, shared);
-    if (threadIdx.x == 32) Schedule(launch, shared);
+    if (warp == 1) Schedule(launch, shared);
     if (warp >= 4 - kTransposers) Transposer<Config>(launch, shared, warp - (4 - kTransposers)).Run();
   } else {
     ptx::ClaimRegisters<Config::kConsumerRegisters>();

@@ -1,6 +1,7 @@
 #include "kernels/cuda/hopper/hopper_launch.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/cuda/element_bytes.h"
 #include "kernels/cuda/hopper/draw_counters.h"
@@ -15,6 +16,15 @@ namespace {
 bool IsUniform(const tessera_attention_problem& problem) {
   return std::all_of(problem.sequences, problem.sequences + problem.num_sequences,
                      [](const tessera_sequence& s) { return s.window_left < 0 && s.window_right < 0; });
+}
+
+// Rows of a box of O: whole queries, and whole repeats of the swizzle, as few as can be but 16. What is left
+// of a row tile is stored otherwise. 0 where no box fits the tile.
+int32_t StoreRows(const RowTiling& tiling) {
+  constexpr int32_t kSwizzledRows = 8, kFewest = 16;
+  int32_t rows = std::lcm(tiling.rows_per_query, kSwizzledRows);
+  if (rows < kFewest) rows = kFewest;
+  return rows <= tiling.tile_rows ? rows : 0;
 }
 
 }  // namespace
@@ -46,6 +56,11 @@ cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& p
     error = MapQuery(problem, tiling, &launch.q);
     if (error == cudaSuccess) error = MapKey(problem, kernel.tile_kv, &launch.k);
     if (error == cudaSuccess) error = MapValue(problem, kernel.tile_kv, &launch.v);
+    if (error != cudaSuccess) return error;
+  }
+  launch.store_rows = CanMapOutput(problem) ? StoreRows(tiling) : 0;
+  if (launch.store_rows > 0) {
+    error = MapOutput(problem, {tiling.rows_per_query, launch.store_rows}, &launch.o);
     if (error != cudaSuccess) return error;
   }
   error = TakeDrawCounter(&launch.next_block);

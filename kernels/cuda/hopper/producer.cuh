@@ -2,39 +2,51 @@
 #pragma once
 
 #include "kernels/cuda/hopper/box_loader.cuh"
+#include "kernels/cuda/hopper/output_writer.cuh"
 #include "kernels/cuda/hopper/row_loader.cuh"
 #include "kernels/cuda/hopper/tiles.cuh"
 
 namespace tessera::kernels::cuda::hopper {
 
-// Draws the launch's row tiles and posts them, ahead of those who work on them. By one thread.
+// Posts row tile `block`, or that there are no more, and returns the next that is drawn. By one thread.
 template <class Config>
-__device__ void Schedule(const HopperProblem& launch, Shared<Config>& shared) {
+__device__ uint32_t Post(const HopperProblem& launch, uint32_t block, Posting& posting) {
   const DeviceProblem& problem = launch.problem;
   // Unsigned: the last draws go past num_blocks by up to the size of the grid.
   const auto num_blocks = static_cast<uint32_t>(problem.num_blocks());
+  posting.valid = block < num_blocks;
+  if (!posting.valid) return block;
+  // A launch draws num_blocks times, failing draws included, so that the last draw turns the counter back.
+  const uint32_t next = gridDim.x + atomicInc(launch.next_block, num_blocks - 1);
+  posting.work = FindWork(problem, static_cast<int32_t>(block));
+  posting.walk = WalkOf(posting.work, problem.tile_rows, Config::kTileKv);
+  // Rows that see no key walk one tile, all hidden: so every row tile has a product to end with.
+  posting.walk.end_tile = max(posting.walk.end_tile, posting.walk.first_tile + 1);
+  posting.ClearSpoilt();
+  return next;
+}
+
+// Draws the launch's row tiles and posts them, ahead of those who work on them; writes the output of those
+// that are done. By one warp.
+template <class Config>
+__device__ void Schedule(const HopperProblem& launch, Shared<Config>& shared) {
+  const bool leads = threadIdx.x % 32 == 0;
+  OutputWriter<Config> writer(launch, shared);
   RingPosition<kPostings> at;
   uint32_t block = blockIdx.x;
-  for (;;) {
-    const bool valid = block < num_blocks;
+  for (int32_t step = 0, end = INT32_MAX; step < end; ++step, at.Advance()) {
     ptx::Wait(shared.posting_empty[at.index], at.parity ^ 1);
     Posting& posting = shared.posting(at.index);
-    posting.valid = valid;
-    if (valid) {
-      // A launch draws num_blocks times, failing draws included, so that the last draw turns the counter
-      // back.
-      const uint32_t next = gridDim.x + atomicInc(launch.next_block, num_blocks - 1);
-      const BlockWork work = FindWork(problem, static_cast<int32_t>(block));
-      posting.work = work;
-      posting.walk = WalkOf(work, problem.tile_rows, Config::kTileKv);
-      // Rows that see no key walk one tile, all hidden: so every row tile has a product to end with.
-      posting.walk.end_tile = max(posting.walk.end_tile, posting.walk.first_tile + 1);
-      posting.ClearSpoilt();
-      block = next;
+    if constexpr (Config::kStagesOutput) {
+      if (step >= kPostings) writer.Write(posting);
     }
-    ptx::Arrive(shared.posting_full[at.index]);
-    at.Advance();
-    if (!valid) return;
+    if (end != INT32_MAX) continue;  // all are posted, the last are still to be written
+    if (leads) {
+      block = Post<Config>(launch, block, posting);
+      ptx::Arrive(shared.posting_full[at.index]);
+    }
+    __syncwarp();
+    if (!posting.valid) end = Config::kStagesOutput ? step + kPostings : step + 1;
   }
 }
 

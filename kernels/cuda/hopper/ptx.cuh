@@ -172,4 +172,19 @@ __device__ inline void CopyBox(void* destination, const CUtensorMap& map, Barrie
       : "memory");
 }
 
+// cp.async.bulk.tensor.4d from shared memory to the tensor; what lies outside it is not written.
+__device__ inline void StoreBox(const CUtensorMap& map, const void* source, int32_t x, int32_t y, int32_t z,
+                                int32_t w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
+      "r"(SharedAddress(source)), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
+// cp.async.bulk.commit_group: this thread's stores so far are a group.
+__device__ inline void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// cp.async.bulk.wait_group.read: until all of this thread's groups have read shared memory.
+__device__ inline void AwaitStoresRead() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+
 }  // namespace tessera::kernels::cuda::ptx
