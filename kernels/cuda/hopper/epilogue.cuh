@@ -21,24 +21,25 @@ struct Epilogue {
   QueryTile& queries;  // of the row tile, of no more use
   const BlockWork& work = posting.work;
 
-  // Needs no output yet. Writes LSE.
-  __device__ OutputScales Finish(const Consumer<Config>& consumer, const OnlineSoftmax<Config>& softmax) const {
-    OutputScales scales;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float row_sum = softmax.RowSum(half);
-      const int32_t row = work.first_row + consumer.Row(half);
-      const int32_t head = work.Head(row);
-      const RowResult result =
-          tessera::kernels::cuda::Finish(softmax.reference[half], softmax.NaturalReference(half), row_sum,
-                                         problem.has_sinks, problem.has_sinks ? problem.sinks()[head] : 0.0f);
-      if (problem.lse != nullptr && consumer.lane % 4 == 0 && IsValid(consumer, half)) {
-        const int64_t token = work.sequence.q_begin + work.Query(row);
-        problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;
-      }
-      scales.of[half] = result.scale;
+  // Needs no output yet. Writes LSE. Of the four threads that share two rows, those with even lanes work out
+  // the first, the others the second.
+  __device__ OutputScales Finish(const Consumer<Config>& consumer,
+                                 const OnlineSoftmax<Config>& softmax) const {
+    const float row_sums[2] = {softmax.RowSum(0), softmax.RowSum(1)};
+    const int half = consumer.lane % 2;
+    const int32_t row = work.first_row + consumer.Row(half);
+    const int32_t head = work.Head(row);
+    const RowResult result =
+        tessera::kernels::cuda::Finish(half == 0 ? softmax.reference[0] : softmax.reference[1],
+                                       half == 0 ? softmax.NaturalReference(0) : softmax.NaturalReference(1),
+                                       half == 0 ? row_sums[0] : row_sums[1], problem.has_sinks,
+                                       problem.has_sinks ? problem.sinks()[head] : 0.0f);
+    if (problem.lse != nullptr && consumer.lane % 4 == half && IsValid(consumer, half)) {
+      const int64_t token = work.sequence.q_begin + work.Query(row);
+      problem.lse[token * problem.lse_token_stride + head * problem.lse_head_stride] = result.lse;
     }
-    return scales;
+    return {__shfl_sync(~0u, result.scale, consumer.lane & ~1),
+            __shfl_sync(~0u, result.scale, consumer.lane | 1)};
   }
 
   __device__ void Store(const Consumer<Config>& consumer, const OutputScales& scales) const {

@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(D256<AnyLogits>::kThreads, 1)
 FusedKernels HopperFp16Kernels() {
   using namespace hopper;
   static const FusedKernel kKernels[] = {
-      Describe<D64<>>("tessera_hopper_fp16_d64", tessera_hopper_fp16_d64, Logits::kPlain, 1.76f, 1.77f),
+      Describe<D64<>>("tessera_hopper_fp16_d64", tessera_hopper_fp16_d64, Logits::kPlain, 1.50f, 1.90f),
       Describe<D64Softcap>("tessera_hopper_fp16_d64_softcap", tessera_hopper_fp16_d64_softcap,
                            Logits::kSoftCap),
       Describe<D64<AlibiLogits>>("tessera_hopper_fp16_d64_alibi", tessera_hopper_fp16_d64_alibi,
@@ -148,9 +148,9 @@ FusedKernels HopperFp16Kernels() {
       Describe<D64Mask>("tessera_hopper_fp16_d64_mask", tessera_hopper_fp16_d64_mask, Logits::kDenseMask),
       Describe<D64Any>("tessera_hopper_fp16_d64_any", tessera_hopper_fp16_d64_any, Logits::kAny),
       Describe<D64Short>("tessera_hopper_fp16_d64_short", tessera_hopper_fp16_d64_short, Logits::kPlain,
-                         1.34f, 1.44f),
+                         1.28f, 1.04f),
       Describe<D96>("tessera_hopper_fp16_d96", tessera_hopper_fp16_d96, Logits::kPlain),
-      Describe<D128<>>("tessera_hopper_fp16_d128", tessera_hopper_fp16_d128, Logits::kPlain, 1.73f, 2.92f),
+      Describe<D128<>>("tessera_hopper_fp16_d128", tessera_hopper_fp16_d128, Logits::kPlain, 1.67f, 2.59f),
       Describe<D128<SoftCapLogits>>("tessera_hopper_fp16_d128_softcap", tessera_hopper_fp16_d128_softcap,
                                     Logits::kSoftCap),
       Describe<D128<AlibiLogits>>("tessera_hopper_fp16_d128_alibi", tessera_hopper_fp16_d128_alibi,
@@ -158,7 +158,7 @@ FusedKernels HopperFp16Kernels() {
       Describe<D128Mask>("tessera_hopper_fp16_d128_mask", tessera_hopper_fp16_d128_mask, Logits::kDenseMask),
       Describe<D128<AnyLogits>>("tessera_hopper_fp16_d128_any", tessera_hopper_fp16_d128_any, Logits::kAny),
       Describe<D128Long>("tessera_hopper_fp16_d128_long", tessera_hopper_fp16_d128_long, Logits::kPlain,
-                         1.59f, 3.3f),
+                         1.47f, 3.10f),
       Describe<D192V128>("tessera_hopper_fp16_d192_128", tessera_hopper_fp16_d192_128, Logits::kPlain),
       Describe<D192>("tessera_hopper_fp16_d192", tessera_hopper_fp16_d192, Logits::kPlain),
       Describe<D256<>>("tessera_hopper_fp16_d256", tessera_hopper_fp16_d256, Logits::kPlain),

@@ -31,7 +31,8 @@ int32_t StoreRows(const RowTiling& tiling) {
 
 // Where row tiles are equally long, one pair after the other is best for L2. Else longest row tiles come
 // first, over as many pairs as can be, lest the launch end with a few multiprocessors at work: those that fit
-// in L2, or so few that each key tile is loaded for kSharers row tiles at about the same time.
+// in L2 beside the Q and O that pass through it, or so few that each key tile is loaded for kSharers row
+// tiles at about the same time.
 int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits& traits) {
   constexpr int64_t kSharers = 4;
   if (IsUniform(problem)) return 0;
@@ -40,7 +41,7 @@ int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits
     longest = std::max(longest, problem.sequences[n].kv_len);
   const int64_t pair_bytes =
       longest * (int64_t{problem.head_dim_qk} + problem.head_dim_v) * ElementBytes(problem.k.dtype);
-  return std::max(traits.l2_bytes / 4 * 3, traits.multiprocessors / kSharers * pair_bytes);
+  return std::max(traits.l2_bytes / 8 * 5, traits.multiprocessors / kSharers * pair_bytes);
 }
 
 cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& problem,
