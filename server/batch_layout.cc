@@ -1,9 +1,9 @@
 #include "server/batch_layout.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "backend/core/dtype.h"
 #include "backend/core/error.h"
 #include "backend/core/saturating.h"
 
@@ -17,31 +17,22 @@ int64_t ElementCount(const std::vector<int64_t>& shape) {
   return count;
 }
 
-// Makes a (d0, d1, d2, d3) tensor contiguous.
-absl::Status Gather(const std::string& field, HostTensor& tensor, PayloadReader& payload) {
+// Makes a (d0, d1, d2, d3) tensor contiguous: its rows are put together as they are copied.
+absl::Status Gather(const std::string& field, HostTensor& tensor) {
   const int64_t count = ElementCount(tensor.shape);
   if (count > tensor.num_elements) {
     return InvalidArgument("STRIDES_UNSUPPORTED", absl::StrCat(field, ".strides"),
                            "strides that repeat no element, or a contiguous tensor",
                            absl::StrCat(ShapeText(tensor.strides), " for shape ", ShapeText(tensor.shape)));
   }
-  const std::vector<int64_t> from = tensor.strides;
+  const int64_t element = DTypeSize(tensor.dtype);
+  const auto& shape = tensor.shape;
+  const auto& strides = tensor.strides;
+  tensor.source.Rearrange({.extents = {shape[0], shape[1], shape[2]},
+                           .strides = {strides[0] * element, strides[1] * element, strides[2] * element},
+                           .row_bytes = shape[3] * element});
   tensor.strides = ContiguousStrides(tensor.shape);
   tensor.num_elements = count;
-  if (!payload.has_data()) return absl::OkStatus();
-
-  const int64_t element = DTypeSize(tensor.dtype);
-  const auto row_bytes = static_cast<size_t>(tensor.shape[3] * element);
-  std::byte* const copy = payload.NewCopy(count * element);
-  std::byte* to = copy;
-  for (int64_t i = 0; i < tensor.shape[0]; ++i) {
-    for (int64_t j = 0; j < tensor.shape[1]; ++j) {
-      for (int64_t k = 0; k < tensor.shape[2]; ++k, to += row_bytes) {
-        std::memcpy(to, tensor.data + (i * from[0] + j * from[1] + k * from[2]) * element, row_bytes);
-      }
-    }
-  }
-  tensor.data = copy;
   return absl::OkStatus();
 }
 
@@ -98,8 +89,7 @@ TokenStrides ContiguousTokenStrides(v1::Layout layout, const BatchExtents& e, bo
   return {.token_stride = e.heads * row, .head_stride = row, .batch_tokens = e.tokens};
 }
 
-absl::StatusOr<TokenStrides> ViewTokens(const std::string& field, v1::Layout layout, HostTensor& tensor,
-                                        PayloadReader& payload) {
+absl::StatusOr<TokenStrides> ViewTokens(const std::string& field, v1::Layout layout, HostTensor& tensor) {
   const BatchExtents extents = ExtentsOf(layout, tensor);
   TokenStrides view = ContiguousTokenStrides(layout, extents);
   if (tensor.num_elements == 0) return view;  // nothing to address
@@ -108,7 +98,7 @@ absl::StatusOr<TokenStrides> ViewTokens(const std::string& field, v1::Layout lay
   const bool fits =
       extents.batch == 1 || SaturatingMultiply(token_stride, view.batch_tokens) == tensor.strides.front();
   if (!fits) {
-    TESSERA_RETURN_IF_ERROR(Gather(field, tensor, payload));
+    TESSERA_RETURN_IF_ERROR(Gather(field, tensor));
     return view;
   }
   view.token_stride = token_stride;

@@ -35,9 +35,8 @@ struct TokenStrides {
 TokenStrides ContiguousTokenStrides(v1::Layout layout, const BatchExtents& extents, bool has_dim = true);
 
 // The view of `tensor`. Its own strides are used where batch rows lie batch_tokens apart; otherwise (a
-// transposed or cropped padded tensor) the data is gathered into a contiguous copy and `tensor` changed to
-// describe that. INVALID_ARGUMENT when it would have to grow for that: strides that repeat elements.
-absl::StatusOr<TokenStrides> ViewTokens(const std::string& field, v1::Layout layout, HostTensor& tensor,
-                                        PayloadReader& payload);
+// transposed or cropped padded tensor) `tensor` is changed to a contiguous one, whose source gathers the rows
+// as they are copied. INVALID_ARGUMENT when it would have to grow for that: strides that repeat elements.
+absl::StatusOr<TokenStrides> ViewTokens(const std::string& field, v1::Layout layout, HostTensor& tensor);
 
 }  // namespace tessera

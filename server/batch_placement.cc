@@ -24,7 +24,7 @@ int64_t RoundUp(int64_t bytes) { return tessera::RoundUp(bytes, kAlignment); }
 
 int64_t MaskBytes(const Job& job) {
   int64_t bytes = 0;
-  for (const HostSpan& mask : job.request.masks) bytes += RoundUp(mask.bytes);
+  for (const TensorSource& mask : job.request.masks) bytes += RoundUp(mask.bytes());
   return bytes;
 }
 
@@ -49,6 +49,17 @@ bool CanShareLaunch(const Job& job) {
   const int64_t v = tokens(p.v.num_elements, p.v.token_stride);
   const bool lse_fits = !WantsLse(p) || tokens(p.lse.num_elements, p.lse.token_stride) == q;
   return q >= 0 && q == o && lse_fits && k >= 0 && k == v;
+}
+
+void PlaceOnHost(Job& job) {
+  if (!job.inputs.empty()) return;
+  const Clock::time_point begin = Clock::now();
+  job.inputs = BindInputs(job.request);
+  MemoryLedger& memory = job.ledger.memory;
+  memory.host_copies_in += 1;
+  memory.host_copies_in_bytes += TensorBytes(job.request);
+  job.wire->ReleaseBuffers();  // the payload must not stay in memory twice
+  job.ledger.time.transfer_in = Microseconds(Clock::now() - begin);
 }
 
 BatchPlacement::BatchPlacement(Device& device)
@@ -131,9 +142,8 @@ AttentionProblem BatchPlacement::MergedProblem() {
       if (!request.masks.empty()) {
         // One mask serves all sequences (its batch rows by offset), or each has its own.
         const bool shared = request.masks.size() == 1;
-        const HostSpan& span = request.masks[shared ? 0 : s];
-        sequence.mask = mask + (static_cast<const std::byte*>(sequence.mask) - span.data);
-        if (!shared) mask += RoundUp(span.bytes);
+        sequence.mask = mask + request.mask_offsets[s];
+        if (!shared) mask += RoundUp(request.masks[s].bytes());
       }
       sequences_.push_back(sequence);
     }
@@ -167,9 +177,9 @@ tessera_scales BatchPlacement::MergedScales(tessera_scales AttentionProblem::*sc
 absl::Status BatchPlacement::MoveMasksIn(tessera_stream* stream) {
   for (size_t j = 0; j < jobs_.size(); ++j) {
     std::byte* to = masks_.host + mask_offsets_[j];
-    for (const HostSpan& mask : jobs_[j]->request.masks) {
-      if (mask.bytes > 0) std::memcpy(to, mask.data, static_cast<size_t>(mask.bytes));
-      to += RoundUp(mask.bytes);
+    for (const TensorSource& mask : jobs_[j]->request.masks) {
+      mask.CopyTo(to, 0, mask.bytes());
+      to += RoundUp(mask.bytes());
     }
   }
   return QueueTransfer(masks_, {0, masks_.bytes}, TESSERA_COPY_HOST_TO_DEVICE, stream, transfers_in_);
@@ -200,8 +210,12 @@ void BatchPlacement::CopyIn(Operand operand, const ByteRange& range) {
     const int64_t offset = OffsetOf(j, operand, ref);
     const ByteRange part = Intersection(range, offset, ref.bytes());
     if (part.bytes() <= 0) continue;
-    std::memcpy(regions_[operand].host + part.begin, ref.data + (part.begin - offset),
-                static_cast<size_t>(part.bytes()));
+    std::byte* const to = regions_[operand].host + part.begin;
+    if (IsOutput(operand)) {
+      std::memcpy(to, ref.data + (part.begin - offset), static_cast<size_t>(part.bytes()));
+    } else {
+      jobs_[j]->request.inputs[operand].CopyTo(to, part.begin - offset, part.bytes());
+    }
   }
 }
 
@@ -242,11 +256,7 @@ void BatchPlacement::Scatter(const OperandRanges& ranges) {
 void BatchPlacement::Account() {
   for (Job* const job : jobs_) {
     const DecodedRequest& request = job->request;
-    int64_t tensor_bytes = 0;
-    for (const Operand operand : kAllOperands) {
-      if (!IsOutput(operand)) tensor_bytes += RefOf(request.problem, operand).bytes();
-    }
-    for (const HostSpan& mask : request.masks) tensor_bytes += mask.bytes;
+    int64_t tensor_bytes = TensorBytes(request);
     if (request.has_padding) tensor_bytes += request.output_bytes;
     MemoryLedger& memory = job->ledger.memory;
     memory.host_copies_in += 1;

@@ -17,6 +17,11 @@ namespace tessera {
 // own, and laid out so that its tokens can be moved as a block.
 bool CanShareLaunch(const Job& job);
 
+// Copies the inputs of a job that runs by itself, on a device that sees host memory, to where its backend
+// reads them, enters that into its ledger and gives the transport's buffers back. Does nothing for a job that
+// has been placed before.
+void PlaceOnHost(Job& job);
+
 // Used in order: Reserve; MoveMasksIn; for each part of the launch MoveIn, its work, QueueMoveOut and, once
 // that is done, Scatter; Account. The parts' ranges cover every operand once. Scatter may run beside the
 // MoveIn and QueueMoveOut of other parts; else not thread-safe.

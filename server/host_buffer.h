@@ -1,40 +1,37 @@
-// Plain host memory of the server: spans of it, and zeroed, aligned blocks.
+// Plain host memory of the server, recycled: fresh pages cost as much as copying into them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 
 namespace tessera {
 
-// Bytes that someone else owns.
-struct HostSpan {
-  const std::byte* data = nullptr;
-  int64_t bytes = 0;
-};
-
-// Move-only block of zeroed memory, aligned to 64 bytes; data() is never null. Zeroed, so that no reply can
-// show what an earlier request left; from a size on the pages come zeroed from the kernel and cost nothing
-// more.
+// Move-only block, aligned to 64 bytes; data() is never null. Its contents are not initialised. Large blocks
+// (kRecycledBytes and more) go back to a pool of this process and are handed out again, of smaller ones
+// malloc takes care. The pool keeps at most kMaxIdleBytes; what is more goes back to the system. Thread-safe.
 class HostBuffer {
  public:
-  HostBuffer() : HostBuffer(0) {}
-  explicit HostBuffer(int64_t bytes)
-      : block_(std::calloc(static_cast<size_t>(bytes) + kAlignment, 1), &std::free), bytes_(bytes) {
-    if (block_ == nullptr) throw std::bad_alloc();
-    const auto address = reinterpret_cast<uintptr_t>(block_.get());
-    data_ = reinterpret_cast<std::byte*>((address + kAlignment - 1) / kAlignment * kAlignment);
-  }
+  static constexpr int64_t kAlignment = 64;
+  static constexpr int64_t kRecycledBytes = int64_t{256} << 10;
+  static constexpr int64_t kMaxIdleBytes = int64_t{512} << 20;
 
-  std::byte* data() const { return data_; }
+  HostBuffer() : HostBuffer(0) {}
+  // Throws std::bad_alloc.
+  explicit HostBuffer(int64_t bytes);
+
+  std::byte* data() const { return block_.get(); }
   int64_t bytes() const { return bytes_; }
 
+  // What the pool keeps for later.
+  static int64_t IdleBytes();
+
  private:
-  static constexpr size_t kAlignment = 64;
-  std::unique_ptr<void, void (*)(void*)> block_;
-  std::byte* data_ = nullptr;
+  struct Free {
+    int64_t capacity;  // 0: from malloc
+    void operator()(std::byte* block) const;
+  };
+  std::unique_ptr<std::byte, Free> block_;
   int64_t bytes_ = 0;
 };
 

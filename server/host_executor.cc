@@ -39,6 +39,7 @@ absl::Status HostExecutor::Launch(const std::vector<Job*>& jobs) {
   const bool packed = jobs.size() > 1;
   const Clock::time_point begin = Clock::now();
 
+  if (!packed) PlaceOnHost(first);
   AttentionProblem problem = first.request.problem;
   Plan plan = first.plan;
   Chunk whole;
@@ -71,7 +72,8 @@ absl::Status HostExecutor::Launch(const std::vector<Job*>& jobs) {
     cost.transfer_out = Microseconds(Clock::now() - computed);
     placement_.Account();
   } else {
-    // Tensors that stayed where they arrived are device memory too.
+    cost.transfer_in = first.ledger.time.transfer_in;
+    // What the host placed is device memory too.
     first.ledger.memory.device_peak += first.ledger.memory.input + first.ledger.memory.output;
   }
   AccountLaunch(jobs, problem, plan, cost);

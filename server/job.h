@@ -36,8 +36,9 @@ struct RequestContext {
 
 struct Job {
   RequestContext context;
-  std::unique_ptr<WireRequest> wire;  // owns what request points to
+  std::unique_ptr<WireRequest> wire;  // owns what request's sources point to
   DecodedRequest request;
+  std::vector<HostBuffer> inputs;   // once placed on the host: the tensors of request.problem
   std::vector<HostBuffer> outputs;  // as request.outputs
   Backend* backend = nullptr;
   Plan plan{};

@@ -52,8 +52,7 @@ absl::StatusOr<Target> BroadcastStrides(const std::string& field, const HostTens
   return strides;
 }
 
-void BindMask(const HostTensor& mask, const Target& strides, int64_t batch_row, Sequence& sequence) {
-  if (mask.data != nullptr) sequence.mask = mask.data + batch_row * strides[0] * DTypeSize(mask.dtype);
+void SetMaskStrides(const Target& strides, Sequence& sequence) {
   sequence.mask_head_stride = strides[1];
   sequence.mask_q_stride = strides[2];
   sequence.mask_kv_stride = strides[3];
@@ -86,7 +85,6 @@ absl::Status DecodeMasks(const v1::AttendRequest& header, const BatchExtents& q,
                              absl::StrCat(DTypeName(request.problem.mask_dtype), " as masks[0]"),
                              DTypeName(mask.dtype));
     }
-    request.masks.push_back({mask.data, mask.bytes()});
     request.input_bytes += mask.bytes();
     masks.push_back(std::move(mask));
   }
@@ -100,8 +98,10 @@ absl::Status DecodeMasks(const v1::AttendRequest& header, const BatchExtents& q,
     std::string field = absl::StrCat("masks[", index, "]");
     if (packed && num_masks == 1 && num_sequences > 1) absl::StrAppend(&field, " (for sequence ", s, ")");
     TESSERA_ASSIGN_OR_RETURN(const Target strides, BroadcastStrides(field, mask, target, packed ? 3 : 4));
-    BindMask(mask, strides, packed ? 0 : s, sequence);
+    SetMaskStrides(strides, sequence);
+    request.mask_offsets.push_back((packed ? 0 : s) * strides[0] * DTypeSize(mask.dtype));
   }
+  for (HostTensor& mask : masks) request.masks.push_back(std::move(mask.source));
   return absl::OkStatus();
 }
 

@@ -1,4 +1,4 @@
-// Dense masks of a request -> per-sequence pointers and strides of the problem.
+// Dense masks of a request -> per-sequence offsets and strides of the problem.
 #pragma once
 
 #include "absl/status/status.h"

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "backend/core/error.h"
+#include "server/batch_placement.h"
 #include "server/batch_queue.h"
 #include "server/guarded.h"
 #include "server/log.h"
@@ -90,9 +91,9 @@ absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
 
   // Codec.
   TESSERA_ASSIGN_OR_RETURN(job.wire, WireRequest::Parse(message, options_.limits.max_message_bytes));
-  message.Clear();  // parsed: the payload must not stay in memory twice
+  message.Clear();  // the payload stays where it is, in buffers that job.wire keeps
   TESSERA_ASSIGN_OR_RETURN(
-      job.request, DecodeRequest(job.wire->header(), job.wire->payload(), DataRequirement::kRequired));
+      job.request, DecodeRequest(job.wire->header(), job.wire->TakePayload(), DataRequirement::kRequired));
 
   // Admission. Size is checked before the outputs are allocated, and validity before size means anything.
   DecodedRequest& request = job.request;
@@ -106,14 +107,12 @@ absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
   TESSERA_RETURN_IF_ERROR(admission_.CheckWorkspace(*job.backend, job.plan));
 
   job.outputs = BindOutputs(request);
-  TESSERA_RETURN_IF_ERROR(Validate(request.problem, DataRequirement::kRequired));
   job.key = LaunchKeyOf(request.problem);
-
-  MemoryLedger& memory = job.ledger.memory;
-  memory.input = request.input_bytes;
-  memory.output = request.output_bytes;
-  memory.host_copies_in = 1 + static_cast<int64_t>(request.copies.size());
-  memory.host_copies_in_bytes = job.wire->copied_bytes() + request.copied_bytes;
+  job.ledger.memory.input = request.input_bytes;
+  job.ledger.memory.output = request.output_bytes;
+  // What may share a launch is copied straight into it, and what a device keeps in its own memory straight
+  // into staging. The rest is placed here, where many requests can be at a time and no launch waits for it.
+  if (job.backend->device().host_accessible() && !CanShareLaunch(job)) PlaceOnHost(job);
   return absl::OkStatus();
 }
 

@@ -34,8 +34,8 @@ class Pipeline {
   using Done = std::function<void(Outcome)>;
 
   // Takes one AttendRequest through to its reply. Calls `done` exactly once, perhaps before this returns.
-  // Waits for no other request, but parses (and so copies) the message on the calling thread; releases gRPC's
-  // buffers in `message` as soon as they are parsed.
+  // Waits for no other request, but parses the message on the calling thread, and copies a large one's
+  // tensors there. Clears `message`; gRPC's buffers live on until their tensors are placed.
   void Attend(RequestContext context, grpc::ByteBuffer& message, Done done);
 
   // Answers a request that admission turned away: reads only its id, so that the client knows which one it

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -66,11 +67,10 @@ absl::StatusOr<Operands> DecodeOperands(const v1::AttendRequest& header, Payload
 }
 
 absl::StatusOr<TensorView> ViewOperand(const char* field, v1::Layout layout, HostTensor& tensor,
-                                       PayloadReader& payload, int64_t& batch_tokens) {
-  TESSERA_ASSIGN_OR_RETURN(const TokenStrides view, ViewTokens(field, layout, tensor, payload));
+                                       int64_t& batch_tokens) {
+  TESSERA_ASSIGN_OR_RETURN(const TokenStrides view, ViewTokens(field, layout, tensor));
   batch_tokens = view.batch_tokens;
-  // The problem's pointers are mutable for the outputs' sake; inputs are only read.
-  return TensorView{.data = const_cast<std::byte*>(tensor.data),
+  return TensorView{.data = nullptr,
                     .num_elements = tensor.num_elements,
                     .token_stride = view.token_stride,
                     .head_stride = view.head_stride,
@@ -348,12 +348,11 @@ absl::Status CheckId(const std::string& id) {
 
 }  // namespace
 
-absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header,
-                                             const std::vector<HostSpan>& payload_spans,
+absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header, std::vector<Payload> entries,
                                              DataRequirement data) {
   TESSERA_RETURN_IF_ERROR(CheckId(header.id()));
   TESSERA_RETURN_IF_ERROR(CheckLayout(header.layout()));
-  PayloadReader payload(payload_spans, data);
+  PayloadReader payload(std::move(entries), data);
   TESSERA_ASSIGN_OR_RETURN(Operands o, DecodeOperands(header, payload));
 
   DecodedRequest request;
@@ -366,9 +365,9 @@ absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header,
   p.head_dim_v = static_cast<int32_t>(o.v_extents.dim);
   request.input_bytes = o.q.bytes() + o.k.bytes() + o.v.bytes();
   int64_t q_batch_tokens = 0, kv_batch_tokens = 0;
-  TESSERA_ASSIGN_OR_RETURN(p.q, ViewOperand("q", header.layout(), o.q, payload, q_batch_tokens));
-  TESSERA_ASSIGN_OR_RETURN(p.k, ViewOperand("k", header.layout(), o.k, payload, kv_batch_tokens));
-  TESSERA_ASSIGN_OR_RETURN(p.v, ViewOperand("v", header.layout(), o.v, payload, kv_batch_tokens));
+  TESSERA_ASSIGN_OR_RETURN(p.q, ViewOperand("q", header.layout(), o.q, q_batch_tokens));
+  TESSERA_ASSIGN_OR_RETURN(p.k, ViewOperand("k", header.layout(), o.k, kv_batch_tokens));
+  TESSERA_ASSIGN_OR_RETURN(p.v, ViewOperand("v", header.layout(), o.v, kv_batch_tokens));
 
   TESSERA_RETURN_IF_ERROR(header.layout() == v1::LAYOUT_PACKED
                               ? DecodePackedSequences(header, o, request)
@@ -383,15 +382,41 @@ absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header,
 
   request.input_bytes +=
       static_cast<int64_t>((request.alibi_slopes.size() + request.sinks.size()) * sizeof(float));
-  request.copies = payload.TakeCopies();
-  for (const HostBuffer& copy : request.copies) request.copied_bytes += copy.bytes();
+  request.inputs = {std::move(o.q.source), std::move(o.k.source), std::move(o.v.source)};
   return request;
+}
+
+int64_t TensorBytes(const DecodedRequest& request) {
+  int64_t bytes = 0;
+  for (const TensorSource& input : request.inputs) bytes += input.bytes();
+  for (const TensorSource& mask : request.masks) bytes += mask.bytes();
+  return bytes;
+}
+
+std::vector<HostBuffer> BindInputs(DecodedRequest& request) {
+  std::vector<HostBuffer> buffers;
+  const auto place = [&buffers](const TensorSource& source) {
+    const HostBuffer& buffer = buffers.emplace_back(source.bytes());
+    source.CopyTo(buffer.data(), 0, source.bytes());
+    return buffer.data();
+  };
+  AttentionProblem& p = request.problem;
+  TensorView* const views[] = {&p.q, &p.k, &p.v};
+  for (size_t i = 0; i < request.inputs.size(); ++i) views[i]->data = place(request.inputs[i]);
+
+  std::vector<const std::byte*> masks;
+  for (const TensorSource& mask : request.masks) masks.push_back(place(mask));
+  for (size_t s = 0; s < request.mask_offsets.size(); ++s) {
+    request.sequences[s].mask = masks[masks.size() == 1 ? 0 : s] + request.mask_offsets[s];
+  }
+  return buffers;
 }
 
 std::vector<HostBuffer> BindOutputs(DecodedRequest& request) {
   std::vector<HostBuffer> buffers;
   for (const OutputSpec& spec : request.outputs) {
     HostBuffer& buffer = buffers.emplace_back(spec.bytes);
+    if (request.has_padding) std::memset(buffer.data(), 0, static_cast<size_t>(spec.bytes));
     if (spec.kind == v1::OUTPUT_KIND_OUTPUT) {
       request.problem.o.data = buffer.data();
       continue;

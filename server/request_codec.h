@@ -3,6 +3,7 @@
 // the problem itself.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "backend/core/attention_problem.h"
 #include "server/host_buffer.h"
+#include "server/payload.h"
 #include "tessera/v1/attention.pb.h"
 
 namespace tessera {
@@ -23,9 +25,9 @@ struct OutputSpec {
   int64_t bytes = 0;
 };
 
-// A request as an AttentionProblem, with what the problem points to: sequences, slopes, sinks, scales and
-// rearranged tensors. Q, K, V and masks point into the payload, which must outlive this. o.data and lse.data
-// are null until BindOutputs.
+// A request as an AttentionProblem, with what the problem points to: sequences, slopes, sinks and scales. Q,
+// K, V and the masks are still where they arrived, memory that must outlive their sources here; the problem's
+// pointers to them are null until BindInputs, those of the outputs until BindOutputs.
 struct DecodedRequest {
   DecodedRequest() = default;
   DecodedRequest(DecodedRequest&&) =
@@ -38,16 +40,17 @@ struct DecodedRequest {
   std::vector<float> alibi_slopes;
   std::vector<float> sinks;
   std::vector<float> q_scales, k_scales, v_scales;  // of fp8 inputs
-  // None, one for all sequences, or one per sequence; sequences[i].mask points into it.
-  std::vector<HostSpan> masks;
+  std::array<TensorSource, 3> inputs;               // q, k, v
+  // None, one for all sequences, or one per sequence; sequences[i].mask is mask_offsets[i] bytes into its
+  // own.
+  std::vector<TensorSource> masks;
+  std::vector<int64_t> mask_offsets;
   std::vector<OutputSpec> outputs;
   // Some rows of the outputs belong to no sequence: padding, 0 in O and -inf in LSE.
   bool has_padding = false;
 
-  int64_t input_bytes = 0;         // of all tensors, slopes, sinks and scales
-  int64_t output_bytes = 0;        // of all outputs
-  std::vector<HostBuffer> copies;  // tensors that had to be rearranged or aligned
-  int64_t copied_bytes = 0;        // in them
+  int64_t input_bytes = 0;   // of all tensors, slopes, sinks and scales
+  int64_t output_bytes = 0;  // of all outputs
 };
 
 // Longest request id, in bytes, and the most sequences in one request (each costs the server about 100
@@ -58,10 +61,18 @@ inline constexpr int64_t kMaxSequences = int64_t{1} << 20;
 // INVALID_ARGUMENT, OUT_OF_RANGE (lengths past their tensor) or UNIMPLEMENTED (regions), with expected and
 // actual values. Allocates nothing that is not bounded by the size of the request; with kShapesOnly data is
 // ignored.
-absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header,
-                                             const std::vector<HostSpan>& payload, DataRequirement data);
+absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header, std::vector<Payload> payload,
+                                             DataRequirement data);
 
-// Allocates the outputs, in order, puts padding values where needed and points the problem at them.
+// Bytes of Q, K, V and the masks, as they are placed.
+int64_t TensorBytes(const DecodedRequest& request);
+
+// Copies Q, K, V and the masks into memory of their own, and points the problem at it: the one copy that
+// their bytes need where a backend can use them there.
+std::vector<HostBuffer> BindInputs(DecodedRequest& request);
+
+// Allocates the outputs, in order, puts padding values where needed and points the problem at them. Without
+// padding every element belongs to a row of a sequence, and backends write all of those.
 std::vector<HostBuffer> BindOutputs(DecodedRequest& request);
 
 }  // namespace tessera

@@ -1,7 +1,6 @@
 #include "server/tensor_codec.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,10 +16,6 @@ static_assert(static_cast<int>(v1::DATA_TYPE_FP16) == TESSERA_DTYPE_FP16);
 static_assert(static_cast<int>(v1::DATA_TYPE_BF16) == TESSERA_DTYPE_BF16);
 static_assert(static_cast<int>(v1::DATA_TYPE_FP8_E4M3) == TESSERA_DTYPE_FP8_E4M3);
 static_assert(static_cast<int>(v1::DATA_TYPE_BOOL) == TESSERA_DTYPE_BOOL);
-
-bool IsAligned(const std::byte* data, int64_t alignment) {
-  return reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(alignment) == 0;
-}
 
 absl::Status CheckShape(const std::string& field, const std::vector<int64_t>& shape, int min_rank,
                         int max_rank) {
@@ -80,11 +75,10 @@ absl::StatusOr<int64_t> SpanOf(const std::string& field, const HostTensor& tenso
 
 }  // namespace
 
-PayloadReader::PayloadReader(const std::vector<HostSpan>& payload, DataRequirement data)
-    : payload_(payload), data_(data), taken_(payload.size(), false) {}
+PayloadReader::PayloadReader(std::vector<Payload> payload, DataRequirement data)
+    : payload_(std::move(payload)), data_(data), taken_(payload_.size(), false) {}
 
-absl::StatusOr<const std::byte*> PayloadReader::Take(const std::string& field, uint32_t index, int64_t bytes,
-                                                     int64_t alignment) {
+absl::StatusOr<TensorSource> PayloadReader::Take(const std::string& field, uint32_t index, int64_t bytes) {
   const std::string name = absl::StrCat(field, ".raw_index");
   if (index >= payload_.size()) {
     return InvalidArgument("RAW_INDEX_OUT_OF_RANGE", name,
@@ -96,15 +90,12 @@ absl::StatusOr<const std::byte*> PayloadReader::Take(const std::string& field, u
                            absl::StrCat(index));
   }
   taken_[index] = true;
-  const HostSpan& span = payload_[index];
-  if (span.bytes != bytes) {
+  Payload& entry = payload_[index];
+  if (entry.bytes() != bytes) {
     return InvalidArgument("WRONG_BYTE_COUNT", absl::StrCat("raw[", index, "] (", field, ")"),
-                           absl::StrCat(bytes, " bytes"), absl::StrCat(span.bytes, " bytes"));
+                           absl::StrCat(bytes, " bytes"), absl::StrCat(entry.bytes(), " bytes"));
   }
-  if (IsAligned(span.data, alignment)) return span.data;
-  std::byte* copy = NewCopy(bytes);
-  std::memcpy(copy, span.data, static_cast<size_t>(bytes));
-  return copy;
+  return TensorSource(std::move(entry));
 }
 
 absl::Status PayloadReader::CheckAllTaken() const {
@@ -114,8 +105,6 @@ absl::Status PayloadReader::CheckAllTaken() const {
   return InvalidArgument("RAW_UNUSED", absl::StrCat("raw[", unused - taken_.begin(), "]"),
                          "every entry of raw to belong to a tensor", "an entry that none refers to");
 }
-
-std::byte* PayloadReader::NewCopy(int64_t bytes) { return copies_.emplace_back(bytes).data(); }
 
 absl::StatusOr<HostTensor> DecodeTensor(const std::string& field, const v1::Tensor& wire, int min_rank,
                                         int max_rank, PayloadReader& payload) {
@@ -136,8 +125,7 @@ absl::StatusOr<HostTensor> DecodeTensor(const std::string& field, const v1::Tens
   if (wire.data_case() != v1::Tensor::kRawIndex) {
     return InvalidArgument("DATA_MISSING", field, "raw_index", "a tensor without data");
   }
-  TESSERA_ASSIGN_OR_RETURN(tensor.data,
-                           payload.Take(field, wire.raw_index(), tensor.bytes(), DTypeSize(tensor.dtype)));
+  TESSERA_ASSIGN_OR_RETURN(tensor.source, payload.Take(field, wire.raw_index(), tensor.bytes()));
   return tensor;
 }
 

@@ -8,49 +8,41 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/core/attention_problem.h"
-#include "server/host_buffer.h"
+#include "server/payload.h"
 #include "tessera/v1/tensor.pb.h"
 
 namespace tessera {
 
 // A tensor of a request. After decoding: rank as asked for, extents in [0, kMaxExtent] with a product inside
-// int64, strides >= 0 with 1 last, and exactly num_elements elements behind data, in which every index lies.
+// int64, strides >= 0 with 1 last, and exactly num_elements elements in source, in which every index lies.
 struct HostTensor {
   DType dtype = TESSERA_DTYPE_INVALID;
   std::vector<int64_t> shape;
-  std::vector<int64_t> strides;     // in elements
-  int64_t num_elements = 0;         // that shape and strides span; 0 when an extent is 0
-  const std::byte* data = nullptr;  // aligned to the element; null in a dry run
+  std::vector<int64_t> strides;  // in elements
+  int64_t num_elements = 0;      // that shape and strides span; 0 when an extent is 0
+  TensorSource source;           // empty in a dry run
   int64_t bytes() const { return num_elements * DTypeSize(dtype); }
 };
 
-// The payload of one request, on its way to becoming tensors: each entry is taken exactly once. Entries whose
-// address does not suit the element type are copied, and the copies counted.
+// The payload of one request, on its way to becoming tensors: each entry is taken exactly once.
 class PayloadReader {
  public:
-  // `payload` outlives the reader; a dry run takes no data, whatever the request says.
-  PayloadReader(const std::vector<HostSpan>& payload, DataRequirement data);
+  // A dry run takes no data, whatever the request says.
+  PayloadReader(std::vector<Payload> payload, DataRequirement data);
 
-  // Entry `index`, which `field` refers to, aligned to `alignment` bytes. INVALID_ARGUMENT when there is no
-  // such entry, when it was taken before, or when it does not have `bytes` bytes.
-  absl::StatusOr<const std::byte*> Take(const std::string& field, uint32_t index, int64_t bytes,
-                                        int64_t alignment);
+  // Entry `index`, which `field` refers to. INVALID_ARGUMENT when there is no such entry, when it was taken
+  // before, or when it does not have `bytes` bytes.
+  absl::StatusOr<TensorSource> Take(const std::string& field, uint32_t index, int64_t bytes);
 
   // INVALID_ARGUMENT when an entry was not taken.
   absl::Status CheckAllTaken() const;
 
   bool has_data() const { return data_ == DataRequirement::kRequired; }
 
-  // Zeroed memory that lives as long as the request, to rearrange `bytes` bytes of payload in: one more host
-  // copy.
-  std::byte* NewCopy(int64_t bytes);
-  std::vector<HostBuffer> TakeCopies() { return std::move(copies_); }
-
  private:
-  const std::vector<HostSpan>& payload_;
+  std::vector<Payload> payload_;
   const DataRequirement data_;
   std::vector<bool> taken_;
-  std::vector<HostBuffer> copies_;
 };
 
 // Decodes `wire`, which errors call `field`. `min_rank` <= rank <= `max_rank`.

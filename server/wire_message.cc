@@ -9,21 +9,16 @@
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "grpcpp/support/proto_buffer_reader.h"
+#include "server/attend_envelope.h"
+#include "server/request_codec.h"
 
 namespace tessera {
 namespace {
 
 using google::protobuf::internal::WireFormatLite;
 
-absl::Status Malformed(const google::protobuf::MessageLite& message, int64_t bytes) {
-  return MakeError(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat("malformed message: expected a ", message.GetTypeName(), ", got ", bytes,
-                   " bytes that do not parse as one"),
-      {.reason = "MALFORMED_MESSAGE",
-       .metadata = {{"expected", message.GetTypeName()}, {"actual", absl::StrCat(bytes, " bytes")}},
-       .retry_after = std::nullopt});
-}
+// Q, K, V and a mask for each sequence: no request that is good has more.
+constexpr size_t kMaxPayloads = 3 + static_cast<size_t>(kMaxSequences);
 
 // Tag and length of one entry of AttendResponse.raw.
 void AppendRawPrefix(std::string& out, int64_t bytes) {
@@ -32,6 +27,18 @@ void AppendRawPrefix(std::string& out, int64_t bytes) {
   coded.WriteTag(WireFormatLite::MakeTag(v1::AttendResponse::kRawFieldNumber,
                                          WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
   coded.WriteVarint64(static_cast<uint64_t>(bytes));
+}
+
+bool ParseHeader(const AttendEnvelope& envelope, v1::AttendRequest& header) {
+  if (envelope.header.empty()) return true;
+  const auto bytes = static_cast<int>(envelope.header_bytes);
+  if (envelope.header.size() == 1) return header.ParseFromArray(envelope.header.front().data, bytes);
+  std::string gathered;
+  gathered.reserve(static_cast<size_t>(bytes));
+  for (const HostSpan& span : envelope.header) {
+    gathered.append(reinterpret_cast<const char*>(span.data), static_cast<size_t>(span.bytes));
+  }
+  return header.ParseFromString(gathered);
 }
 
 grpc::Slice ToSlice(HostBuffer buffer) {
@@ -63,7 +70,7 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes,
   grpc::ByteBuffer view(bytes);                      // shares the slices; the reader wants a mutable buffer
   grpc::ProtoBufferReader reader(&view);
   if (reader.status().ok() && message.ParseFromZeroCopyStream(&reader)) return absl::OkStatus();
-  return Malformed(message, static_cast<int64_t>(bytes.Length()));
+  return MalformedMessage(message.GetTypeName(), static_cast<int64_t>(bytes.Length()));
 }
 
 std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes) {
@@ -93,14 +100,23 @@ std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes) {
 
 absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::ByteBuffer& bytes,
                                                                 int64_t max_bytes) {
+  TESSERA_RETURN_IF_ERROR(CheckMessageSize(bytes, max_bytes));
   std::unique_ptr<WireRequest> request(new WireRequest);
   request->header_ = google::protobuf::Arena::CreateMessage<v1::AttendRequest>(&request->arena_);
-  TESSERA_RETURN_IF_ERROR(ParseMessage(bytes, max_bytes, *request->header_));
-  for (const std::string& raw : request->header_->raw()) {
-    request->payload_.push_back(
-        {reinterpret_cast<const std::byte*>(raw.data()), static_cast<int64_t>(raw.size())});
-    request->copied_bytes_ += static_cast<int64_t>(raw.size());
+  if (bytes.Length() == 0) return request;  // a message of defaults
+  if (!bytes.Dump(&request->slices_).ok()) {
+    return absl::InternalError("gRPC does not show the message's bytes");
   }
+  std::vector<HostSpan> spans;
+  spans.reserve(request->slices_.size());
+  for (const grpc::Slice& slice : request->slices_) {
+    spans.push_back({reinterpret_cast<const std::byte*>(slice.begin()), static_cast<int64_t>(slice.size())});
+  }
+  TESSERA_ASSIGN_OR_RETURN(AttendEnvelope envelope, OpenAttendEnvelope(spans, kMaxPayloads));
+  if (!ParseHeader(envelope, *request->header_)) {
+    return MalformedMessage(request->header_->GetTypeName(), static_cast<int64_t>(bytes.Length()));
+  }
+  request->payload_ = std::move(envelope.payload);
   return request;
 }
 

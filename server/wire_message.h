@@ -4,13 +4,16 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "google/protobuf/arena.h"
 #include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/slice.h"
 #include "server/host_buffer.h"
+#include "server/payload.h"
 #include "tessera/v1/attention.pb.h"
 
 namespace tessera {
@@ -27,23 +30,25 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_bytes,
 // has none of up to `max_id_bytes` bytes, or is no message.
 std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes);
 
-// A parsed request and the payload that its tensors index: raw_index i is payload()[i]. Owns both.
+// A parsed request and the payload that its tensors index: raw_index i is payload entry i. The payload lies
+// where gRPC put it, in buffers that this keeps.
 class WireRequest {
  public:
+  // Agrees with protobuf's parser on every message. RESOURCE_EXHAUSTED and INVALID_ARGUMENT as ParseMessage.
   static absl::StatusOr<std::unique_ptr<WireRequest>> Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes);
 
-  const v1::AttendRequest& header() const { return *header_; }
-  const std::vector<HostSpan>& payload() const { return payload_; }
-  // Payload bytes that parsing copied from gRPC's buffers.
-  int64_t copied_bytes() const { return copied_bytes_; }
+  const v1::AttendRequest& header() const { return *header_; }  // all but `raw`
+  // Once. Its memory lives until ReleaseBuffers, or as long as this.
+  std::vector<Payload> TakePayload() { return std::move(payload_); }
+  void ReleaseBuffers() { slices_.clear(); }
 
  private:
   WireRequest() = default;
 
   google::protobuf::Arena arena_;
   v1::AttendRequest* header_ = nullptr;
-  std::vector<HostSpan> payload_;
-  int64_t copied_bytes_ = 0;
+  std::vector<grpc::Slice> slices_;  // short ones hold their bytes themselves: never moved one by one
+  std::vector<Payload> payload_;
 };
 
 // The wire form of `header` with `payload` as its field `raw`; the payload is handed over, not copied.

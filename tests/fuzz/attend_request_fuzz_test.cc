@@ -199,15 +199,16 @@ class Target {
     const grpc::ByteBuffer buffer(&slice, 1);
     auto wire = WireRequest::Parse(buffer, int64_t{1} << 20);
     if (!wire.ok()) return false;
-    auto shapes = DecodeRequest((*wire)->header(), (*wire)->payload(), DataRequirement::kShapesOnly);
+    auto shapes = DecodeRequest((*wire)->header(), {}, DataRequirement::kShapesOnly);
     if (shapes.ok() && Validate(shapes->problem, DataRequirement::kShapesOnly).ok()) {
       for (const Backend* backend : registry_.backends()) {
         if (backend->Supports(shapes->problem).ok()) (void)backend->MakePlan(shapes->problem);
       }
     }
-    auto request = DecodeRequest((*wire)->header(), (*wire)->payload(), DataRequirement::kRequired);
+    auto request = DecodeRequest((*wire)->header(), (*wire)->TakePayload(), DataRequirement::kRequired);
     if (!request.ok()) return false;
     if (SizeOf(request->problem).scores > 1 << 16 || request->output_bytes > 1 << 20) return false;
+    const auto inputs = BindInputs(*request);
     const auto outputs = BindOutputs(*request);
     if (!Validate(request->problem).ok()) return false;
     const auto backend = registry_.Resolve("auto", request->problem);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "server/host_buffer.h"
+#include "server/payload.h"
 #include "tessera/v1/attention.pb.h"
 
 namespace tessera::testing {
@@ -64,12 +64,14 @@ inline v1::AttendRequest MakePackedRequest(uint32_t seed = 1) {
   return request;
 }
 
-inline std::vector<HostSpan> PayloadOf(const v1::AttendRequest& request) {
-  std::vector<HostSpan> spans;
+// Points into `request`.
+inline std::vector<Payload> PayloadOf(const v1::AttendRequest& request) {
+  std::vector<Payload> payload;
   for (const std::string& raw : request.raw()) {
-    spans.push_back({reinterpret_cast<const std::byte*>(raw.data()), static_cast<int64_t>(raw.size())});
+    payload.emplace_back().Append(
+        {reinterpret_cast<const std::byte*>(raw.data()), static_cast<int64_t>(raw.size())});
   }
-  return spans;
+  return payload;
 }
 
 inline std::vector<float> FloatsOf(const std::string& bytes) {

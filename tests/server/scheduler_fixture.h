@@ -41,11 +41,12 @@ class SchedulerFixture {
     auto job = std::make_unique<Job>();
     const grpc::ByteBuffer bytes = SerializeMessage(request);
     job->wire = *WireRequest::Parse(bytes, 1 << 30);
-    auto decoded = DecodeRequest(job->wire->header(), job->wire->payload(), DataRequirement::kRequired);
+    auto decoded = DecodeRequest(job->wire->header(), job->wire->TakePayload(), DataRequirement::kRequired);
     EXPECT_TRUE(decoded.ok()) << decoded.status();
     job->request = *std::move(decoded);
     job->outputs = BindOutputs(job->request);
-    EXPECT_TRUE(Validate(job->request.problem).ok()) << Validate(job->request.problem);
+    const absl::Status valid = Validate(job->request.problem, DataRequirement::kShapesOnly);
+    EXPECT_TRUE(valid.ok()) << valid;
     job->backend = backend;
     job->plan = *job->backend->MakePlan(job->request.problem);
     job->key = LaunchKeyOf(job->request.problem);
@@ -80,6 +81,7 @@ class SchedulerFixture {
   static std::vector<std::vector<float>> Expected(const v1::AttendRequest& request) {
     auto decoded = DecodeRequest(request, PayloadOf(request), DataRequirement::kRequired);
     EXPECT_TRUE(decoded.ok()) << decoded.status();
+    const auto inputs = BindInputs(*decoded);
     const auto buffers = BindOutputs(*decoded);
     ReferenceAttention(decoded->problem);
     std::vector<std::vector<float>> outputs;

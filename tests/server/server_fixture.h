@@ -92,6 +92,7 @@ class ServerTest : public ::testing::Test {
 
   static std::vector<float> Expected(const v1::AttendRequest& request) {
     auto decoded = DecodeRequest(request, testing::PayloadOf(request), DataRequirement::kRequired);
+    const auto inputs = BindInputs(*decoded);
     const auto buffers = BindOutputs(*decoded);
     testing::ReferenceAttention(decoded->problem);
     const auto* values = reinterpret_cast<const float*>(buffers[0].data());

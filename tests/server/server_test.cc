@@ -47,7 +47,8 @@ TEST_F(ServerTest, AnswersARequestWithOutputsAndLedger) {
   EXPECT_EQ(ledger.choice().batch_requests(), 1);
   EXPECT_EQ(ledger.memory().input(), (5 * 4 * 8 + 9 * 2 * 8 + 9 * 2 * 6) * 4);
   EXPECT_EQ(ledger.memory().output(), 5 * 4 * 6 * 4);
-  EXPECT_EQ(ledger.memory().host_copies_in(), 1) << "protobuf's";
+  EXPECT_EQ(ledger.memory().host_copies_in(), 1);
+  EXPECT_EQ(ledger.memory().host_copies_in_bytes(), ledger.memory().input());
   EXPECT_EQ(ledger.memory().host_copies_out(), 0);
   EXPECT_GT(ledger.memory().workspace_peak(), 0);
   EXPECT_GT(ledger.time().total(), ledger.time().compute());

@@ -160,7 +160,8 @@ typedef struct tessera_backend_table {
   /* Fills *plan; launches nothing, reads no tensor: data pointers may be NULL. */
   tessera_code (*plan)(void* self, const tessera_attention_problem* problem, tessera_plan* plan,
                        tessera_message* message);
-  /* Queues the work. Never allocates device memory, synchronises or keeps a pointer. */
+  /* Queues the work. Never allocates device memory, synchronises or keeps a pointer. Writes every row of every
+   * sequence to o (and to lse, where asked for): their memory holds whatever it held before. */
   tessera_code (*enqueue)(void* self, const tessera_plan* plan, const tessera_attention_problem* problem,
                           void* workspace, tessera_stream* stream, tessera_message* message);
 } tessera_backend_table;

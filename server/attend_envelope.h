@@ -1,0 +1,32 @@
+// The wire form of an AttendRequest, taken apart without touching its payload.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/payload.h"
+
+namespace tessera {
+
+// Non-owning parts of a message.
+struct AttendEnvelope {
+  // Everything but the fields `raw`, in order: a message of its own, for protobuf to judge.
+  std::vector<HostSpan> header;
+  int64_t header_bytes = 0;
+  std::vector<Payload> payload;  // the fields `raw`, in order
+};
+
+// What a parser says of `bytes` bytes that are no message of that type: INVALID_ARGUMENT, MALFORMED_MESSAGE.
+absl::Status MalformedMessage(const std::string& type_name, int64_t bytes);
+
+// Finds the fields of the message in `slices` by the rules of protobuf's own parser: a message that it would
+// accept is taken apart as it would be, and of any other either this refuses or `header` is one that it
+// refuses. MalformedMessage; or INVALID_ARGUMENT, reason TOO_MANY_PAYLOADS, past `max_payloads` fields `raw`.
+absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices, size_t max_payloads);
+
+}  // namespace tessera
