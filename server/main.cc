@@ -13,6 +13,7 @@
 #include "backend/cuda/cuda_backends.h"
 #include "server/build_info.h"
 #include "server/flags.h"
+#include "server/heap_settings.h"
 #include "server/library_logs.h"
 #include "server/log.h"
 #include "server/server.h"
@@ -107,6 +108,7 @@ int Fail(ExitStatus status, const absl::Status& error) {
 }
 
 int Main(int argc, char** argv) {
+  KeepFreedMemory();
   const auto line = ParseCommandLine(argc, argv);
   if (!line.ok()) return Fail(kWrongUsage, line.status());
   if (line->help) return std::fputs(Usage().c_str(), stdout) < 0 ? kCannotStart : kDrained;
