@@ -1,7 +1,6 @@
 #include "server/batch_placement.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 #include "backend/core/dtype.h"
@@ -55,6 +54,7 @@ void PlaceOnHost(Job& job) {
   if (!job.inputs.empty()) return;
   const Clock::time_point begin = Clock::now();
   job.inputs = BindInputs(job.request);
+  job.outputs = BindOutputs(job.request);
   MemoryLedger& memory = job.ledger.memory;
   memory.host_copies_in += 1;
   memory.host_copies_in_bytes += TensorBytes(job.request);
@@ -62,8 +62,9 @@ void PlaceOnHost(Job& job) {
   job.ledger.time.transfer_in = Microseconds(Clock::now() - begin);
 }
 
-BatchPlacement::BatchPlacement(Device& device)
+BatchPlacement::BatchPlacement(Device& device, OutputMemory& output_memory)
     : device_(device),
+      output_memory_(output_memory),
       tensors_(device, TESSERA_MEMORY_DEVICE, kNoLimit),
       staging_(device, TESSERA_MEMORY_PINNED, kNoLimit) {}
 
@@ -102,24 +103,44 @@ absl::Status BatchPlacement::ReserveRegions() {
     kv_shift += RefOf(problem, kK).tokens();
   }
 
-  int64_t total = RoundUp(mask_bytes);
-  for (const int64_t operand_bytes : bytes) total += RoundUp(operand_bytes);
-  needed_bytes_ = total;
-  TESSERA_RETURN_IF_ERROR(tensors_.Begin(total));
-  if (!device_.host_accessible()) TESSERA_RETURN_IF_ERROR(staging_.Begin(total));
+  int64_t input_bytes = RoundUp(mask_bytes);
+  output_bytes_ = 0;
   for (const Operand operand : kAllOperands) {
-    TESSERA_RETURN_IF_ERROR(ReserveRegion(bytes[operand], regions_[operand]));
+    (IsOutput(operand) ? output_bytes_ : input_bytes) += RoundUp(bytes[operand]);
   }
-  return ReserveRegion(mask_bytes, masks_);
+  needed_bytes_ = input_bytes + output_bytes_;
+  if (device_.host_accessible()) {
+    TESSERA_RETURN_IF_ERROR(tensors_.Begin(input_bytes));
+  } else {
+    TESSERA_RETURN_IF_ERROR(tensors_.Begin(input_bytes + output_bytes_));
+    TESSERA_RETURN_IF_ERROR(staging_.Begin(input_bytes));
+  }
+  for (const Operand operand : kAllOperands) {
+    Region& region = regions_[operand];
+    TESSERA_RETURN_IF_ERROR(IsOutput(operand) ? ReserveOutput(bytes[operand], region)
+                                              : ReserveInput(bytes[operand], region));
+  }
+  return ReserveInput(mask_bytes, masks_);
 }
 
-absl::Status BatchPlacement::ReserveRegion(int64_t bytes, Region& region) {
+absl::Status BatchPlacement::ReserveInput(int64_t bytes, Region& region) {
   TESSERA_ASSIGN_OR_RETURN(void* const device, tensors_.Allocate(bytes));
   region = {
       .device = static_cast<std::byte*>(device), .host = static_cast<std::byte*>(device), .bytes = bytes};
   if (device_.host_accessible()) return absl::OkStatus();
   TESSERA_ASSIGN_OR_RETURN(void* const staging, staging_.Allocate(bytes));
   region.host = static_cast<std::byte*>(staging);
+  return absl::OkStatus();
+}
+
+absl::Status BatchPlacement::ReserveOutput(int64_t bytes, Region& region) {
+  region = {.bytes = bytes};
+  if (bytes == 0) return absl::OkStatus();  // an LSE that nobody wants, or no rows
+  TESSERA_ASSIGN_OR_RETURN(region.shared, output_memory_.Allocate(bytes));
+  region.device = region.host = region.shared.get();
+  if (device_.host_accessible()) return absl::OkStatus();
+  TESSERA_ASSIGN_OR_RETURN(void* const device, tensors_.Allocate(bytes));
+  region.device = static_cast<std::byte*>(device);
   return absl::OkStatus();
 }
 
@@ -212,7 +233,7 @@ void BatchPlacement::CopyIn(Operand operand, const ByteRange& range) {
     if (part.bytes() <= 0) continue;
     std::byte* const to = regions_[operand].host + part.begin;
     if (IsOutput(operand)) {
-      std::memcpy(to, ref.data + (part.begin - offset), static_cast<size_t>(part.bytes()));
+      FillPadding(operand == kLse ? v1::OUTPUT_KIND_LSE : v1::OUTPUT_KIND_OUTPUT, to, part.bytes());
     } else {
       jobs_[j]->request.inputs[operand].CopyTo(to, part.begin - offset, part.bytes());
     }
@@ -239,38 +260,38 @@ absl::Status BatchPlacement::QueueMoveOut(const OperandRanges& ranges, tessera_s
   return absl::OkStatus();
 }
 
-void BatchPlacement::Scatter(const OperandRanges& ranges) {
-  for (size_t j = 0; j < jobs_.size(); ++j) {
-    for (const Operand operand : {kO, kLse}) {
-      const OperandRef ref = RefOf(jobs_[j]->request.problem, operand);
-      if (!ref.wanted) continue;
-      const int64_t offset = OffsetOf(j, operand, ref);
-      const ByteRange part = Intersection(ranges[operand], offset, ref.bytes());
-      if (part.bytes() <= 0) continue;
-      std::memcpy(ref.data + (part.begin - offset), regions_[operand].host + part.begin,
-                  static_cast<size_t>(part.bytes()));
-    }
+std::vector<OutputBytes> BatchPlacement::OutputsOf(size_t job) const {
+  const DecodedRequest& request = jobs_[job]->request;
+  std::vector<OutputBytes> outputs;
+  for (const OutputSpec& spec : request.outputs) {
+    const Operand operand = spec.kind == v1::OUTPUT_KIND_LSE ? kLse : kO;
+    const int64_t offset = OffsetOf(job, operand, RefOf(request.problem, operand));
+    outputs.emplace_back(regions_[operand].shared, offset, spec.bytes);
   }
+  return outputs;
 }
 
-void BatchPlacement::Account() {
-  for (Job* const job : jobs_) {
-    const DecodedRequest& request = job->request;
-    int64_t tensor_bytes = TensorBytes(request);
-    if (request.has_padding) tensor_bytes += request.output_bytes;
-    MemoryLedger& memory = job->ledger.memory;
+void BatchPlacement::HandOver() {
+  for (size_t j = 0; j < jobs_.size(); ++j) {
+    Job& job = *jobs_[j];
+    job.outputs = OutputsOf(j);
+    const int64_t tensor_bytes = TensorBytes(job.request);
+    MemoryLedger& memory = job.ledger.memory;
     memory.host_copies_in += 1;
     memory.host_copies_in_bytes += tensor_bytes;
-    memory.host_copies_out += 1;
-    memory.host_copies_out_bytes += request.output_bytes;
     memory.device_peak += tensors_.high_water_bytes();
-    if (device_.host_accessible()) continue;
-    memory.staging_peak += staging_.high_water_bytes();
+    if (device_.host_accessible()) {
+      memory.device_peak += output_bytes_;
+      continue;
+    }
+    memory.staging_peak += staging_.high_water_bytes() + output_bytes_;
     memory.transfers_to_device += transfers_in_;
-    memory.transfers_to_device_bytes += tensor_bytes;
+    memory.transfers_to_device_bytes +=
+        tensor_bytes + (job.request.has_padding ? job.request.output_bytes : 0);
     memory.transfers_from_device += transfers_out_;
-    memory.transfers_from_device_bytes += request.output_bytes;
+    memory.transfers_from_device_bytes += job.request.output_bytes;
   }
+  for (const Operand operand : {kO, kLse}) regions_[operand] = {};  // the jobs' now
 }
 
 void BatchPlacement::Release() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -10,6 +11,7 @@
 #include "backend/core/arena.h"
 #include "server/job.h"
 #include "server/operand.h"
+#include "server/output_memory.h"
 
 namespace tessera {
 
@@ -22,12 +24,12 @@ bool CanShareLaunch(const Job& job);
 // has been placed before.
 void PlaceOnHost(Job& job);
 
-// Used in order: Reserve; MoveMasksIn; for each part of the launch MoveIn, its work, QueueMoveOut and, once
-// that is done, Scatter; Account. The parts' ranges cover every operand once. Scatter may run beside the
-// MoveIn and QueueMoveOut of other parts; else not thread-safe.
+// Used in order: Reserve; MoveMasksIn; for each part of the launch MoveIn, its work and QueueMoveOut; once
+// all is done, HandOver. The parts' ranges cover every operand once. Not thread-safe.
 class BatchPlacement {
  public:
-  explicit BatchPlacement(Device& device);
+  // Both outlive it.
+  BatchPlacement(Device& device, OutputMemory& output_memory);
 
   // Reserves memory for the tensors of `jobs`, one job's after another's, and describes them as one problem.
   // Several jobs must all CanShareLaunch and have equal keys. The problem is valid until the next Reserve;
@@ -42,31 +44,33 @@ class BatchPlacement {
   // Queues the transfers of the outputs within `ranges` back to the host.
   absl::Status QueueMoveOut(const OperandRanges& ranges, tessera_stream* stream);
 
-  // Copies the outputs within `ranges` to where each job wants them.
-  void Scatter(const OperandRanges& ranges);
-
-  // Enters copies, transfers and memory into the jobs' ledgers.
-  void Account();
+  // Gives each job its share of the outputs, where they are, and enters copies, transfers and memory into the
+  // jobs' ledgers.
+  void HandOver();
 
   // Device memory that the last Reserve asked for, whether or not there was so much.
   int64_t needed_bytes() const { return needed_bytes_; }
-  // Device and pinned memory kept, of this and earlier launches.
+  // Device and pinned memory kept, of this and earlier launches, but for the outputs'.
   int64_t held_bytes() const { return tensors_.capacity_bytes() + staging_.capacity_bytes(); }
 
   // Gives the memory back. Nothing that uses it is still to run.
   void Release();
 
  private:
-  // One operand of all jobs. `host` is where the host writes and reads it: staging, or device memory itself.
+  // One operand of all jobs. `host` is where the host writes and reads it: staging or, for an output, memory
+  // that the replies share; or device memory itself.
   struct Region {
     std::byte* device = nullptr;
     std::byte* host = nullptr;
     int64_t bytes = 0;
+    std::shared_ptr<std::byte> shared;  // an output's `host`
   };
 
   int64_t OffsetOf(size_t job, Operand operand, const OperandRef& ref) const;
   absl::Status ReserveRegions();
-  absl::Status ReserveRegion(int64_t bytes, Region& region);
+  absl::Status ReserveInput(int64_t bytes, Region& region);
+  absl::Status ReserveOutput(int64_t bytes, Region& region);
+  std::vector<OutputBytes> OutputsOf(size_t job) const;
   bool GoesIn(const Job& job, Operand operand) const;
   void CopyIn(Operand operand, const ByteRange& range);
   absl::Status QueueTransfer(const Region& region, const ByteRange& range, CopyKind kind,
@@ -76,6 +80,7 @@ class BatchPlacement {
                               std::vector<float>& values) const;
 
   Device& device_;
+  OutputMemory& output_memory_;
   Arena tensors_;
   Arena staging_;
   std::vector<Job*> jobs_;
@@ -87,6 +92,7 @@ class BatchPlacement {
   std::vector<float> q_scales_, k_scales_, v_scales_;  // of all jobs' sequences
   bool outputs_go_in_ = false;  // padding values must be on the device before the launch
   int64_t needed_bytes_ = 0;
+  int64_t output_bytes_ = 0;  // of the outputs' regions
   int64_t transfers_in_ = 0, transfers_out_ = 0;
 };
 

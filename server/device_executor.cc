@@ -10,14 +10,16 @@
 namespace tessera {
 
 DeviceExecutor::DeviceExecutor(Device& device, int64_t workspace_limit, Owner& owner)
-    : Executor(device, owner), workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit) {}
+    : Executor(device, owner),
+      workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit),
+      output_memory_(device) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> DeviceExecutor::Create(Device& device, int64_t workspace_limit,
                                                                  Owner& owner) {
   std::unique_ptr<DeviceExecutor> executor(new DeviceExecutor(device, workspace_limit, owner));
   TESSERA_ASSIGN_OR_RETURN(executor->streams_, DeviceStreams::Create(device));
   for (int i = 0; i < kSlots; ++i) {
-    TESSERA_ASSIGN_OR_RETURN(auto slot, LaunchSlot::Create(device));
+    TESSERA_ASSIGN_OR_RETURN(auto slot, LaunchSlot::Create(device, executor->output_memory_));
     executor->free_.push_back(slot.get());
     executor->slots_.push_back(std::move(slot));
   }
@@ -103,6 +105,7 @@ absl::Status DeviceExecutor::Reserve(LaunchSlot& slot) {
   TESSERA_RETURN_IF_ERROR(AwaitOthers(1));
   for (const auto& other : slots_) other->ReleaseMemory();
   workspace_.Release();
+  output_memory_.ReleaseIdle();
   return TryReserve(slot);
 }
 
@@ -116,7 +119,7 @@ bool DeviceExecutor::MayHelpToFlush(const LaunchSlot& slot, const absl::Status& 
   // 0: the device does not say.
   const int64_t total = info->total_memory_bytes;
   if (total > 0 && slot.needed_bytes() > total) return false;
-  return workspace_.capacity_bytes() > 0 ||
+  return workspace_.capacity_bytes() > 0 || output_memory_.idle_bytes() > 0 ||
          std::any_of(slots_.begin(), slots_.end(), [](const auto& any) { return any->held_bytes() > 0; });
 }
 
@@ -158,7 +161,7 @@ void DeviceExecutor::End(const Step& step) {
   if (step.is_fenced) slot.AwaitFence();
   const bool failed_late = !slot.failure().ok();
   absl::Status status = failed_late ? slot.failure() : step.queued;
-  if (status.ok()) status = Guarded(slot.backend_name(), [&] { return slot.Account(); });
+  if (status.ok()) status = Guarded(slot.backend_name(), [&] { return slot.HandOver(); });
   const bool had_company = failed_late && slot.has_company();
   Jobs jobs = slot.TakeJobs();
   FreeSlot(slot);

@@ -14,14 +14,15 @@
 #include "backend/core/arena.h"
 #include "server/executor.h"
 #include "server/launch_slot.h"
+#include "server/output_memory.h"
 
 namespace tessera {
 
 // A pipeline of launches, a large launch being several chunks. Run, on the caller's thread, copies inputs
 // into pinned memory and queues upload, work and download of one chunk after the other; a thread of the
-// executor waits for them in that order, copies outputs out and completes the jobs. So the host copies of one
-// chunk, the upload of the one before, the work of the one before that and the download of an earlier one
-// overlap, whether of one launch or of up to kSlots.
+// executor waits for them in that order and completes the jobs. So the host copies of one chunk, the upload
+// of the one before, the work of the one before that and the download of an earlier one overlap, whether of
+// one launch or of up to kSlots.
 class DeviceExecutor : public Executor {
  public:
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device, int64_t workspace_limit,
@@ -63,6 +64,7 @@ class DeviceExecutor : public Executor {
 
   // One for all: work runs in one stream, one chunk after the other.
   Arena workspace_;
+  OutputMemory output_memory_;
   std::vector<std::unique_ptr<LaunchSlot>> slots_;
   // They go before the memory and the events that they use.
   DeviceStreams streams_;

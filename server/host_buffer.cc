@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <utility>
 
 namespace tessera {
 namespace {
@@ -21,13 +22,6 @@ constexpr bool kRecycles = false;
 #else
 constexpr bool kRecycles = true;
 #endif
-
-// One of four sizes for each power of two: a block serves requests of up to a quarter less.
-int64_t CapacityFor(int64_t bytes) {
-  const auto size = static_cast<uint64_t>(bytes);
-  const uint64_t step = std::bit_floor(size) / 4;
-  return static_cast<int64_t>((size + step - 1) / step * step);
-}
 
 std::byte* Allocate(int64_t bytes, int64_t alignment) {
   void* block = nullptr;
@@ -78,11 +72,6 @@ class Pool {
     for (const auto& [size, memory] : excess) std::free(memory);
   }
 
-  int64_t idle_bytes() {
-    const std::lock_guard lock(mutex_);
-    return idle_bytes_;
-  }
-
  private:
   std::mutex mutex_;
   std::multimap<int64_t, std::byte*> idle_;
@@ -114,6 +103,15 @@ void HostBuffer::Free::operator()(std::byte* block) const {
   }
 }
 
-int64_t HostBuffer::IdleBytes() { return ThePool().idle_bytes(); }
+int64_t HostBuffer::CapacityFor(int64_t bytes) {
+  const auto size = static_cast<uint64_t>(bytes);
+  const uint64_t step = std::max<uint64_t>(std::bit_floor(size) / 4, 1);
+  return static_cast<int64_t>((size + step - 1) / step * step);
+}
+
+std::shared_ptr<std::byte> Share(HostBuffer buffer) {
+  std::byte* const data = buffer.data();
+  return {data, [owned = std::make_shared<HostBuffer>(std::move(buffer))](std::byte*) {}};
+}
 
 }  // namespace tessera

@@ -23,8 +23,8 @@ class HostBuffer {
   std::byte* data() const { return block_.get(); }
   int64_t bytes() const { return bytes_; }
 
-  // What the pool keeps for later.
-  static int64_t IdleBytes();
+  // One of four sizes for each power of two: a block of it serves any request of up to a quarter less.
+  static int64_t CapacityFor(int64_t bytes);
 
  private:
   struct Free {
@@ -34,5 +34,8 @@ class HostBuffer {
   std::unique_ptr<std::byte, Free> block_;
   int64_t bytes_ = 0;
 };
+
+// The block as one that several may hold, until the last lets go.
+std::shared_ptr<std::byte> Share(HostBuffer buffer);
 
 }  // namespace tessera

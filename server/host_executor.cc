@@ -11,7 +11,8 @@ namespace tessera {
 HostExecutor::HostExecutor(Device& device, int64_t workspace_limit, Owner& owner)
     : Executor(device, owner),
       workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit),
-      placement_(device) {}
+      output_memory_(device),
+      placement_(device, output_memory_) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> HostExecutor::Create(Device& device, int64_t workspace_limit,
                                                                Owner& owner) {
@@ -62,15 +63,12 @@ absl::Status HostExecutor::Launch(const std::vector<Job*>& jobs) {
   TESSERA_RETURN_IF_ERROR(first.backend->Enqueue(plan, problem, workspace, stream));
   TESSERA_RETURN_IF_ERROR(device_.RecordEvent(computed_.get(), stream));
   TESSERA_RETURN_IF_ERROR(Quiesce());
-  const Clock::time_point computed = Clock::now();
-  if (packed) placement_.Scatter(whole.ranges);
 
   LaunchCost cost{.workspace_peak = workspace_.high_water_bytes()};
   TESSERA_ASSIGN_OR_RETURN(cost.compute, device_.ElapsedMicroseconds(placed_.get(), computed_.get()));
   if (packed) {
     cost.transfer_in = Microseconds(copied - begin);
-    cost.transfer_out = Microseconds(Clock::now() - computed);
-    placement_.Account();
+    placement_.HandOver();
   } else {
     cost.transfer_in = first.ledger.time.transfer_in;
     // What the host placed is device memory too.

@@ -8,6 +8,7 @@
 #include "backend/core/arena.h"
 #include "server/batch_placement.h"
 #include "server/executor.h"
+#include "server/output_memory.h"
 
 namespace tessera {
 
@@ -28,6 +29,7 @@ class HostExecutor : public Executor {
   Stream stream_;
   Event placed_, computed_, done_;
   Arena workspace_;
+  OutputMemory output_memory_;
   BatchPlacement placement_;
 };
 

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "backend/core/backend.h"
 #include "backend/core/ledger.h"
+#include "server/output_memory.h"
 #include "server/request_codec.h"
 #include "server/wire_message.h"
 
@@ -38,8 +39,8 @@ struct Job {
   RequestContext context;
   std::unique_ptr<WireRequest> wire;  // owns what request's sources point to
   DecodedRequest request;
-  std::vector<HostBuffer> inputs;   // once placed on the host: the tensors of request.problem
-  std::vector<HostBuffer> outputs;  // as request.outputs
+  std::vector<HostBuffer> inputs;    // once placed on the host: the tensors of request.problem
+  std::vector<OutputBytes> outputs;  // once it has run: as request.outputs
   Backend* backend = nullptr;
   Plan plan{};
   LaunchKey key{};

@@ -49,9 +49,9 @@ absl::StatusOr<DeviceStreams> DeviceStreams::Create(Device& device) {
   return streams;
 }
 
-absl::StatusOr<std::unique_ptr<LaunchSlot>> LaunchSlot::Create(Device& device) {
+absl::StatusOr<std::unique_ptr<LaunchSlot>> LaunchSlot::Create(Device& device, OutputMemory& output_memory) {
   TESSERA_ASSIGN_OR_RETURN(const DeviceInfo info, device.Info());
-  std::unique_ptr<LaunchSlot> slot(new LaunchSlot(device, std::max(info.compute_units, 1)));
+  std::unique_ptr<LaunchSlot> slot(new LaunchSlot(device, output_memory, std::max(info.compute_units, 1)));
   for (Event& fence : slot->fences_) {
     TESSERA_ASSIGN_OR_RETURN(fence, Event::Create(device));
   }
@@ -63,7 +63,6 @@ void LaunchSlot::Begin(Jobs jobs, bool has_company) {
   batch_ = PointersTo(jobs_);
   has_company_ = has_company;
   chunks_.clear();
-  scattering_ = {};
   failure_ = absl::OkStatus();
   has_queued_ = false;
 }
@@ -195,10 +194,6 @@ void LaunchSlot::CollectChunk(size_t index) {
   failure_.Update(device_.SynchronizeEvent(timing.upload.end.get()));
   failure_.Update(device_.SynchronizeEvent(timing.compute.end.get()));
   failure_.Update(download);
-  if (!failure_.ok()) return;
-  const Clock::time_point begin = Clock::now();
-  placement_.Scatter(chunks_[index].chunk.ranges);
-  scattering_ += Clock::now() - begin;
 }
 
 void LaunchSlot::AwaitFence() {
@@ -218,7 +213,7 @@ absl::StatusOr<double> LaunchSlot::SumOf(Span Timing::*span) {
   return sum;
 }
 
-absl::Status LaunchSlot::Account() {
+absl::Status LaunchSlot::HandOver() {
   LaunchCost cost{.workspace_peak = workspace_peak_};
   const Timing& first = timings_.front();
   TESSERA_ASSIGN_OR_RETURN(cost.queue,
@@ -226,12 +221,11 @@ absl::Status LaunchSlot::Account() {
   TESSERA_ASSIGN_OR_RETURN(cost.transfer_in, SumOf(&Timing::upload));
   TESSERA_ASSIGN_OR_RETURN(cost.compute, SumOf(&Timing::compute));
   TESSERA_ASSIGN_OR_RETURN(cost.transfer_out, SumOf(&Timing::download));
-  cost.transfer_out += Microseconds(scattering_);
 
   Plan plan = chunks_.front().plan;
   plan.launches = 0;
   for (const PlannedChunk& part : chunks_) plan.launches += part.plan.launches;
-  placement_.Account();
+  placement_.HandOver();
   AccountLaunch(batch_, problem_, plan, cost);
   return absl::OkStatus();
 }

@@ -27,7 +27,8 @@ struct DeviceStreams {
 // more is queued. Then the slot serves the next launch.
 class LaunchSlot {
  public:
-  static absl::StatusOr<std::unique_ptr<LaunchSlot>> Create(Device& device);
+  // Both outlive it.
+  static absl::StatusOr<std::unique_ptr<LaunchSlot>> Create(Device& device, OutputMemory& output_memory);
 
   // Takes the jobs in. `has_company`: other launches are under way on the same streams.
   void Begin(Jobs jobs, bool has_company);
@@ -46,14 +47,14 @@ class LaunchSlot {
   // end of it cannot be known.
   absl::Status Fence(const DeviceStreams& streams);
 
-  // Waits for a chunk and, unless the launch has failed, copies its outputs to where they belong.
+  // Waits for a chunk.
   void CollectChunk(size_t index);
   // Waits for all that was queued. Of a slot whose Fence succeeded.
   void AwaitFence();
   // The first failure of the work itself.
   const absl::Status& failure() const { return failure_; }
-  // Fills the jobs' ledgers.
-  absl::Status Account();
+  // Gives the jobs their outputs and fills their ledgers.
+  absl::Status HandOver();
   bool has_company() const { return has_company_; }
   const std::string& backend_name() const { return batch_.front()->backend->info().name; }
   Jobs TakeJobs();
@@ -80,8 +81,8 @@ class LaunchSlot {
     Plan plan{};
   };
 
-  LaunchSlot(Device& device, int64_t compute_units)
-      : device_(device), compute_units_(compute_units), placement_(device) {}
+  LaunchSlot(Device& device, OutputMemory& output_memory, int64_t compute_units)
+      : device_(device), compute_units_(compute_units), placement_(device, output_memory) {}
 
   absl::Status PlanWhole();
   void PlanChunks();
@@ -103,7 +104,6 @@ class LaunchSlot {
   std::vector<PlannedChunk> chunks_;
   void* workspace_ = nullptr;
   int64_t workspace_peak_ = 0;
-  Clock::duration scattering_{};
   absl::Status failure_;
   bool has_queued_ = false;  // anything
 };

@@ -412,20 +412,27 @@ std::vector<HostBuffer> BindInputs(DecodedRequest& request) {
   return buffers;
 }
 
-std::vector<HostBuffer> BindOutputs(DecodedRequest& request) {
-  std::vector<HostBuffer> buffers;
-  for (const OutputSpec& spec : request.outputs) {
-    HostBuffer& buffer = buffers.emplace_back(spec.bytes);
-    if (request.has_padding) std::memset(buffer.data(), 0, static_cast<size_t>(spec.bytes));
-    if (spec.kind == v1::OUTPUT_KIND_OUTPUT) {
-      request.problem.o.data = buffer.data();
-      continue;
-    }
-    auto* lse = reinterpret_cast<float*>(buffer.data());
-    request.problem.lse.data = lse;
-    if (request.has_padding) std::fill_n(lse, spec.bytes / 4, -std::numeric_limits<float>::infinity());
+void FillPadding(v1::OutputKind kind, std::byte* data, int64_t bytes) {
+  if (kind == v1::OUTPUT_KIND_LSE) {
+    std::fill_n(reinterpret_cast<float*>(data), bytes / static_cast<int64_t>(sizeof(float)),
+                -std::numeric_limits<float>::infinity());
+  } else {
+    std::memset(data, 0, static_cast<size_t>(bytes));
   }
-  return buffers;
+}
+
+std::vector<OutputBytes> BindOutputs(DecodedRequest& request) {
+  std::vector<OutputBytes> outputs;
+  for (const OutputSpec& spec : request.outputs) {
+    const OutputBytes& output = outputs.emplace_back(Share(HostBuffer(spec.bytes)), 0, spec.bytes);
+    if (request.has_padding) FillPadding(spec.kind, output.data(), spec.bytes);
+    if (spec.kind == v1::OUTPUT_KIND_LSE) {
+      request.problem.lse.data = reinterpret_cast<float*>(output.data());
+    } else {
+      request.problem.o.data = output.data();
+    }
+  }
+  return outputs;
 }
 
 }  // namespace tessera

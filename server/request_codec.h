@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "backend/core/attention_problem.h"
 #include "server/host_buffer.h"
+#include "server/output_memory.h"
 #include "server/payload.h"
 #include "tessera/v1/attention.pb.h"
 
@@ -71,8 +72,11 @@ int64_t TensorBytes(const DecodedRequest& request);
 // their bytes need where a backend can use them there.
 std::vector<HostBuffer> BindInputs(DecodedRequest& request);
 
-// Allocates the outputs, in order, puts padding values where needed and points the problem at them. Without
-// padding every element belongs to a row of a sequence, and backends write all of those.
-std::vector<HostBuffer> BindOutputs(DecodedRequest& request);
+// `bytes` bytes of an output of that kind as they are where no sequence writes.
+void FillPadding(v1::OutputKind kind, std::byte* data, int64_t bytes);
+
+// Allocates the outputs on the host, in order, puts padding values where needed and points the problem at
+// them. Without padding every element belongs to a row of a sequence, and backends write all of those.
+std::vector<OutputBytes> BindOutputs(DecodedRequest& request);
 
 }  // namespace tessera

@@ -41,11 +41,11 @@ bool ParseHeader(const AttendEnvelope& envelope, v1::AttendRequest& header) {
   return header.ParseFromString(gathered);
 }
 
-grpc::Slice ToSlice(HostBuffer buffer) {
-  auto* owner = new HostBuffer(std::move(buffer));
+grpc::Slice ToSlice(OutputBytes output) {
+  auto* owner = new OutputBytes(std::move(output));
   return grpc::Slice(
       owner->data(), static_cast<size_t>(owner->bytes()),
-      [](void* owned) { delete static_cast<HostBuffer*>(owned); }, owner);
+      [](void* owned) { delete static_cast<OutputBytes*>(owned); }, owner);
 }
 
 }  // namespace
@@ -120,14 +120,14 @@ absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::Byte
   return request;
 }
 
-grpc::ByteBuffer SerializeReply(const v1::AttendResponse& header, std::vector<HostBuffer> payload) {
+grpc::ByteBuffer SerializeReply(const v1::AttendResponse& header, std::vector<OutputBytes> payload) {
   std::vector<grpc::Slice> slices;
   std::string prefix = header.SerializeAsString();
-  for (HostBuffer& buffer : payload) {
-    AppendRawPrefix(prefix, buffer.bytes());
+  for (OutputBytes& output : payload) {
+    AppendRawPrefix(prefix, output.bytes());
     slices.emplace_back(prefix);
     prefix.clear();
-    if (buffer.bytes() > 0) slices.push_back(ToSlice(std::move(buffer)));
+    if (output.bytes() > 0) slices.push_back(ToSlice(std::move(output)));
   }
   if (!prefix.empty() || slices.empty()) slices.emplace_back(prefix);
   return grpc::ByteBuffer(slices.data(), slices.size());

@@ -12,7 +12,7 @@
 #include "google/protobuf/arena.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
-#include "server/host_buffer.h"
+#include "server/output_memory.h"
 #include "server/payload.h"
 #include "tessera/v1/attention.pb.h"
 
@@ -51,8 +51,8 @@ class WireRequest {
   std::vector<Payload> payload_;
 };
 
-// The wire form of `header` with `payload` as its field `raw`; the payload is handed over, not copied.
-grpc::ByteBuffer SerializeReply(const v1::AttendResponse& header, std::vector<HostBuffer> payload);
+// The wire form of `header` with `payload` as its field `raw`; the payload is shared, not copied.
+grpc::ByteBuffer SerializeReply(const v1::AttendResponse& header, std::vector<OutputBytes> payload);
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message);
 

@@ -44,7 +44,6 @@ class SchedulerFixture {
     auto decoded = DecodeRequest(job->wire->header(), job->wire->TakePayload(), DataRequirement::kRequired);
     EXPECT_TRUE(decoded.ok()) << decoded.status();
     job->request = *std::move(decoded);
-    job->outputs = BindOutputs(job->request);
     const absl::Status valid = Validate(job->request.problem, DataRequirement::kShapesOnly);
     EXPECT_TRUE(valid.ok()) << valid;
     job->backend = backend;
@@ -55,7 +54,7 @@ class SchedulerFixture {
     job->done = [this, key](std::unique_ptr<Job> finished, const absl::Status& status) {
       finished->ledger.time.total = Microseconds(Clock::now() - finished->context.arrival);
       Result result{.status = status, .outputs = {}, .ledger = finished->ledger};
-      for (const HostBuffer& output : finished->outputs) {
+      for (const OutputBytes& output : finished->outputs) {
         const auto* values = reinterpret_cast<const float*>(output.data());
         result.outputs.emplace_back(values, values + output.bytes() / 4);
       }
@@ -85,7 +84,7 @@ class SchedulerFixture {
     const auto buffers = BindOutputs(*decoded);
     ReferenceAttention(decoded->problem);
     std::vector<std::vector<float>> outputs;
-    for (const HostBuffer& buffer : buffers) {
+    for (const OutputBytes& buffer : buffers) {
       const auto* values = reinterpret_cast<const float*>(buffer.data());
       outputs.emplace_back(values, values + buffer.bytes() / 4);
     }
