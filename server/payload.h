@@ -5,8 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
-
-#include "absl/container/inlined_vector.h"
+#include <vector>
 
 namespace tessera {
 
@@ -31,7 +30,7 @@ class Payload {
   };
   size_t PieceAt(int64_t offset) const;
 
-  absl::InlinedVector<Piece, 2> pieces_;  // gRPC hands over a small message in one slice
+  std::vector<Piece> pieces_;
 };
 
 // What CopyTo makes of a payload: itself, or the rows of a strided (d0, d1, d2) grid one after another.

@@ -71,8 +71,8 @@ TEST(MemoryTest, FusedWorkspaceIsLinearAndResidentSetAgrees) {
     EXPECT_EQ(memory.output(), tensor_bytes + tokens * 4);
     EXPECT_GE(result.ledger.traffic().standard_workspace(), tokens * tokens * 4);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    // The wire's buffers, the parsed message and the serialised reply each hold the tensors once; scores
-    // would add 1 GiB at N = 16384.
+    // The wire's buffers and the placed tensors each hold them once, and what is kept for the next request
+    // once more; scores would add 1 GiB at N = 16384.
     const int64_t growth = PeakResidentBytes(server->pid()) - baseline;
     EXPECT_LE(growth, 3 * (memory.input() + memory.output()) + memory.workspace_peak() + 32 * kMiB)
         << "N = " << tokens;

@@ -157,6 +157,26 @@ TEST(ProgramTest, RepeatedListFlagsAddUp) {
   }
 }
 
+TEST(ProgramTest, CopiesEachByteOnceOnTheWayInAndNeverOnTheWayOut) {
+  const auto server = StartServer({"--backend-plugin=" TESSERA_PLUGIN_NULL "," TESSERA_PLUGIN_FENCED});
+  ASSERT_NE(server, nullptr);
+  const auto client = client::Client::Connect(server->address());
+  ASSERT_TRUE(client.ok()) << client.status();
+  for (const char* backend : {"cpu_fused", "null", "fenced"}) {
+    for (const int64_t tokens : {1, 100}) {  // packed with others where there are any, and not
+      const ZeroCall zero(tokens, backend, 64);
+      const auto result = (*client)->Attend(zero.call);
+      ASSERT_TRUE(result.ok()) << result.status();
+      const auto& memory = result->ledger.memory();
+      EXPECT_EQ(memory.host_copies_in(), 1) << backend;
+      EXPECT_EQ(memory.host_copies_in_bytes(), memory.input()) << backend;
+      EXPECT_EQ(memory.host_copies_out(), 0) << backend;
+      EXPECT_EQ(memory.host_copies_out_bytes(), 0) << backend;
+      EXPECT_EQ(result->ledger.choice().backend(), backend);
+    }
+  }
+}
+
 TEST(ProgramTest, DebugLogHasOneLineForEachRequest) {
   const auto server = StartServer({"--log-level=debug"});
   ASSERT_NE(server, nullptr);
