@@ -4,6 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/status_macros.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/wire_format_lite.h"
+#include "grpcpp/support/slice.h"
 
 namespace tessera::client {
 namespace {
@@ -13,9 +17,56 @@ void DescribeTensor(const TensorView& tensor, v1::Tensor& wire) {
   wire.mutable_shape()->Add(tensor.shape.begin(), tensor.shape.end());
 }
 
-void AttachBytes(const TensorView& tensor, v1::Tensor& wire, v1::AttendRequest& request) {
-  wire.set_raw_index(static_cast<uint32_t>(request.raw_size()));
-  request.add_raw(reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size());
+// In the order of their raw_index.
+std::vector<const TensorView*> TensorsOf(const AttendCall& call) {
+  std::vector<const TensorView*> tensors = {&call.q, &call.k, &call.v};
+  for (const TensorView& mask : call.masks) tensors.push_back(&mask);
+  return tensors;
+}
+
+// The request but for `raw`, whose entries it indexes.
+absl::StatusOr<v1::AttendRequest> EncodeHeader(const AttendCall& call) {
+  TESSERA_TRY(call.q.Validate("q"));
+  TESSERA_TRY(call.k.Validate("k"));
+  TESSERA_TRY(call.v.Validate("v"));
+  for (size_t i = 0; i < call.masks.size(); ++i) {
+    TESSERA_TRY(call.masks[i].Validate(absl::StrCat("mask ", i)));
+  }
+  size_t total = 0;
+  for (const TensorView* const tensor : TensorsOf(call)) total += tensor->bytes.size();
+
+  v1::AttendRequest request = EncodeShapes(call);
+  const size_t description = request.ByteSizeLong();
+  const size_t framing = 32 * (3 + call.masks.size());  // more than the tags, lengths and indices take
+  if (total + description + framing > static_cast<size_t>(kMaxMessageBytes)) {
+    return absl::ResourceExhaustedError(absl::StrCat("the request's tensors take ", total,
+                                                     " bytes, one message holds ", kMaxMessageBytes,
+                                                     ": send the batch in parts, or in a narrower dtype"));
+  }
+  uint32_t index = 0;
+  for (v1::Tensor* const tensor : {request.mutable_q(), request.mutable_k(), request.mutable_v()}) {
+    tensor->set_raw_index(index++);
+  }
+  for (v1::Tensor& mask : *request.mutable_masks()) mask.set_raw_index(index++);
+  return request;
+}
+
+// Tag and length of one entry of AttendRequest.raw.
+void AppendRawPrefix(std::string& out, size_t bytes) {
+  using google::protobuf::internal::WireFormatLite;
+  google::protobuf::io::StringOutputStream stream(&out);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  coded.WriteTag(
+      WireFormatLite::MakeTag(v1::AttendRequest::kRawFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
+  coded.WriteVarint64(bytes);
+}
+
+grpc::Slice SliceOf(const AttendCall& call, const TensorView& tensor) {
+  if (call.owner == nullptr) return grpc::Slice(tensor.bytes.data(), tensor.bytes.size());
+  using Owner = std::shared_ptr<const void>;
+  return grpc::Slice(
+      const_cast<std::byte*>(tensor.bytes.data()), tensor.bytes.size(),
+      [](void* owner) { delete static_cast<Owner*>(owner); }, new Owner(call.owner));
 }
 
 absl::StatusOr<Tensor> TakeTensor(const v1::Tensor& wire, v1::AttendResponse& response) {
@@ -59,31 +110,24 @@ v1::AttendRequest EncodeShapes(const AttendCall& call) {
 }
 
 absl::StatusOr<v1::AttendRequest> EncodeRequest(const AttendCall& call) {
-  TESSERA_TRY(call.q.Validate("q"));
-  TESSERA_TRY(call.k.Validate("k"));
-  TESSERA_TRY(call.v.Validate("v"));
-  size_t total = call.q.bytes.size() + call.k.bytes.size() + call.v.bytes.size();
-  for (size_t i = 0; i < call.masks.size(); ++i) {
-    TESSERA_TRY(call.masks[i].Validate(absl::StrCat("mask ", i)));
-    total += call.masks[i].bytes.size();
-  }
-
-  v1::AttendRequest request = EncodeShapes(call);
-  const size_t description = request.ByteSizeLong();
-  const size_t framing = 32 * (3 + call.masks.size());  // more than the tags, lengths and indices take
-  if (total + description + framing > static_cast<size_t>(kMaxMessageBytes)) {
-    return absl::ResourceExhaustedError(absl::StrCat("the request's tensors take ", total,
-                                                     " bytes, one message holds ", kMaxMessageBytes,
-                                                     ": send the batch in parts, or in a narrower dtype"));
-  }
-
-  AttachBytes(call.q, *request.mutable_q(), request);
-  AttachBytes(call.k, *request.mutable_k(), request);
-  AttachBytes(call.v, *request.mutable_v(), request);
-  for (size_t i = 0; i < call.masks.size(); ++i) {
-    AttachBytes(call.masks[i], *request.mutable_masks(static_cast<int>(i)), request);
+  TESSERA_TRY_ASSIGN(v1::AttendRequest request, EncodeHeader(call));
+  for (const TensorView* const tensor : TensorsOf(call)) {
+    request.add_raw(reinterpret_cast<const char*>(tensor->bytes.data()), tensor->bytes.size());
   }
   return request;
+}
+
+absl::StatusOr<grpc::ByteBuffer> EncodeMessage(const AttendCall& call) {
+  TESSERA_TRY_ASSIGN(const v1::AttendRequest header, EncodeHeader(call));
+  std::vector<grpc::Slice> slices;
+  std::string prefix = header.SerializeAsString();
+  for (const TensorView* const tensor : TensorsOf(call)) {
+    AppendRawPrefix(prefix, tensor->bytes.size());
+    slices.emplace_back(prefix);
+    prefix.clear();
+    if (!tensor->bytes.empty()) slices.push_back(SliceOf(call, *tensor));
+  }
+  return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
 absl::StatusOr<AttendResult> DecodeResponse(v1::AttendResponse&& response) {

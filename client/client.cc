@@ -7,11 +7,15 @@
 #include "absl/strings/str_cat.h"
 #include "client/error.h"
 #include "client/status_macros.h"
+#include "grpcpp/completion_queue.h"
 #include "grpcpp/create_channel.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/security/credentials.h"
 
 namespace tessera::client {
 namespace {
+
+constexpr char kAttendMethod[] = "/tessera.v1.AttentionService/Attend";
 
 absl::Status CheckTarget(const std::string& target) {
   if (absl::StartsWith(target, "unix:")) {
@@ -77,8 +81,24 @@ void Client::SetDeadline(grpc::ClientContext& context) const {
 }
 
 absl::StatusOr<AttendResult> Client::Attend(const AttendCall& call) const {
-  TESSERA_TRY_ASSIGN(const v1::AttendRequest request, EncodeRequest(call));
-  return Attend(request);
+  TESSERA_TRY_ASSIGN(const grpc::ByteBuffer message, EncodeMessage(call));
+  grpc::ClientContext context;
+  SetDeadline(context);
+  // As a generated stub's blocking call, which would take the message as an object.
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, v1::AttendResponse> stub(channel_);
+  grpc::CompletionQueue queue;
+  const auto attempt = stub.PrepareUnaryCall(&context, kAttendMethod, message, &queue);
+  v1::AttendResponse response;
+  grpc::Status status;
+  attempt->StartCall();
+  attempt->Finish(&response, &status, /*tag=*/nullptr);
+  queue.Shutdown();  // once the call is over
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue.Next(&tag, &ok)) {
+  }
+  TESSERA_TRY(FromGrpcStatus(status));
+  return DecodeResponse(std::move(response));
 }
 
 absl::StatusOr<AttendResult> Client::Attend(const v1::AttendRequest& request) const {

@@ -42,7 +42,7 @@ class Client {
                                                          const ClientOptions& options = {});
 
   absl::StatusOr<AttendResult> Attend(const AttendCall& call) const;
-  // For a caller that sends one request many times: skips the copy that EncodeRequest makes.
+  // For a caller that sends one request many times.
   absl::StatusOr<AttendResult> Attend(const v1::AttendRequest& request) const;
 
   // Many requests in flight on one stream. Outlives this client if need be.

@@ -263,9 +263,12 @@ absl::StatusOr<ExitCode> RunAttend(const Arguments& arguments, Console& console)
     return ExitCode::kOk;
   }
   TESSERA_TRY(CheckOutputs(options));
-  TESSERA_TRY_ASSIGN(const Tensors tensors, LoadTensors(options));
+  TESSERA_TRY_ASSIGN(Tensors loaded, LoadTensors(options));
+  const auto owner = std::make_shared<const Tensors>(std::move(loaded));
+  const Tensors& tensors = *owner;
 
   AttendCall call;
+  call.owner = owner;
   call.q = tensors.q.tensor.view();
   call.k = tensors.k.tensor.view();
   call.v = tensors.v.tensor.view();

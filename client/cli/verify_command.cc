@@ -100,8 +100,9 @@ class Verification {
   // A server error when the server or the backend is not there or the oracle fails; a case that fails is
   // counted.
   absl::Status RunCase(int64_t index, const ProblemRange& range) {
-    const auto problem = MakeRandomProblem(seed_, index, range);
+    const std::shared_ptr<const RandomProblem> problem = MakeRandomProblem(seed_, index, range);
     AttendCall call = problem->call;
+    call.owner = problem;
     call.backend = options_.backend;
     const absl::StatusOr<AttendResult> actual = client_.Attend(call);
     if (absl::IsUnavailable(actual.status()) || absl::IsNotFound(actual.status())) {

@@ -3,10 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "client/error.h"
 #include "client/fp8.h"
@@ -85,6 +88,44 @@ class ClientTest : public testing::Test {
   Tensor tensor_ = Bytes({4, 2, 8});
   std::unique_ptr<Client> client_;
 };
+
+std::string Joined(const std::vector<grpc::Slice>& slices) {
+  std::string bytes;
+  for (const grpc::Slice& slice : slices) {
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return bytes;
+}
+
+TEST(EncodeMessageTest, RefersToTheTensorsOfAnOwner) {
+  for (const bool owned : {true, false}) {
+    auto tensors = std::make_shared<const std::vector<Tensor>>(3, Bytes({4, 2, 8}));
+    const std::weak_ptr<const std::vector<Tensor>> watch = tensors;
+    const char* const memory = (*tensors)[1].bytes.data();
+    AttendCall call;
+    call.q = (*tensors)[0].view();
+    call.k = (*tensors)[1].view();
+    call.v = (*tensors)[2].view();
+    call.masks = {(*tensors)[0].view()};
+    if (owned) call.owner = tensors;
+    auto message = EncodeMessage(call);
+    ASSERT_TRUE(message.ok()) << message.status();
+    std::vector<grpc::Slice> slices;
+    ASSERT_TRUE(message->Dump(&slices).ok());
+    EXPECT_EQ(Joined(slices), EncodeRequest(call)->SerializeAsString());
+    const bool refers = std::any_of(slices.begin(), slices.end(), [memory](const grpc::Slice& slice) {
+      return slice.begin() == reinterpret_cast<const uint8_t*>(memory);
+    });
+    EXPECT_EQ(refers, owned);
+
+    call = {};
+    tensors.reset();
+    EXPECT_EQ(watch.expired(), !owned) << "the message has its share";
+    slices.clear();
+    message->Clear();
+    EXPECT_TRUE(watch.expired());
+  }
+}
 
 TEST_F(ClientTest, AttendCarriesTensorsBothWays) {
   AttendCall call = Call();
