@@ -17,6 +17,10 @@ ABSL_FLAG(
     std::string, listen, "127.0.0.1:50051",
     "addresses to serve on: HOST:PORT (port 0: any free one), [IPV6]:PORT or unix:PATH; separate several by "
     "commas or repeat the flag");
+ABSL_FLAG(
+    std::string, metrics_listen, "",
+    "address that serves metrics to Prometheus, over HTTP at /metrics: HOST:PORT (port 0: any free one); "
+    "empty: none");
 ABSL_FLAG(bool, insecure, false, "allow addresses that other machines can reach, unencrypted");
 ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
 ABSL_FLAG(std::string, backend_plugin, "",
@@ -55,6 +59,7 @@ namespace {
 // In the order of --help. Not every flag of the process: Abseil has some of its own.
 std::vector<absl::CommandLineFlag*> AllFlags() {
   constexpr const char* kNames[] = {"listen",
+                                    "metrics_listen",
                                     "insecure",
                                     "backend",
                                     "backend_plugin",
@@ -153,6 +158,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   CommandLine line;
   TESSERA_ASSIGN_OR_RETURN(line.cuda_device, ParseCudaDevice(absl::GetFlag(FLAGS_cuda_device)));
   line.server.listen = SplitList(absl::GetFlag(FLAGS_listen));
+  line.server.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
   line.server.insecure = absl::GetFlag(FLAGS_insecure);
   line.server.default_backend = absl::GetFlag(FLAGS_backend);
   line.server.limits.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
@@ -183,7 +189,9 @@ std::string Usage() {
   }
   absl::StrAppend(
       &usage,
-      "\nPrints \"listening on ADDRESS\" on stdout for each address once it serves; logs go to stderr.\n"
+      "\nPrints \"listening on ADDRESS\" on stdout for each address once it serves, and \"metrics on "
+      "ADDRESS\"\n"
+      "before them if asked to; logs go to stderr.\n"
       "SIGTERM or SIGINT: health turns NOT_SERVING, requests in flight complete, exit. A second one gives "
       "them up.\n"
       "Exit status: 0 drained, 1 could not start, 2 wrong usage, 3 requests in flight were given up, "

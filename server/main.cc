@@ -124,6 +124,10 @@ int Main(int argc, char** argv) {
     return Fail(absl::IsInvalidArgument(server.status()) ? kWrongUsage : kCannotStart, server.status());
   }
   shutdown.Serving(server->get());
+  if (const std::string metrics = (*server)->metrics_address(); !metrics.empty()) {
+    std::printf("metrics on %s\n", metrics.c_str());
+    Log().info("event=metrics address={}", Quoted(metrics));
+  }
   for (const std::string& address : (*server)->addresses()) {
     std::printf("listening on %s\n", address.c_str());
     Log().info("event=listening address={} version={} commit={}", Quoted(address), Version(), GitCommit());

@@ -27,6 +27,8 @@ struct Limits {
 struct ServerOptions {
   // "HOST:PORT" (port 0: any free one; IPv6 in brackets) or "unix:PATH".
   std::vector<std::string> listen = {"127.0.0.1:0"};
+  // "HOST:PORT" that serves metrics; empty: none.
+  std::string metrics_listen;
   // Allows addresses that other machines can reach, without encryption or authentication.
   bool insecure = false;
   Limits limits;

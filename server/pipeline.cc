@@ -26,7 +26,7 @@ void LogRequest(const Job& job, const std::string& id, const absl::Status& statu
       "request number={} id={} method={} backend={} kernel={} code={} message={} sequences={} q_tokens={} "
       "kv_tokens={} heads={}/{} head_dims={}/{} dtype={} batch_requests={} queue_us={:.0f} in_us={:.0f} "
       "compute_us={:.0f} out_us={:.0f} total_us={:.0f}",
-      job.context.number, Quoted(id), job.context.method,
+      job.context.number, Quoted(id), MethodName(job.context.method),
       job.backend == nullptr ? "-" : job.backend->info().name, Quoted(ledger.choice.kernel),
       absl::StatusCodeToString(status.code()), Quoted(status.message()), p.num_sequences, job.size.q_tokens,
       job.size.kv_tokens, p.num_q_heads, p.num_kv_heads, p.head_dim_qk, p.head_dim_v, DTypeName(p.q.dtype),
@@ -35,7 +35,7 @@ void LogRequest(const Job& job, const std::string& id, const absl::Status& statu
 }
 
 Pipeline::Outcome Finish(std::unique_ptr<Job> job, const absl::Status& status) {
-  Pipeline::Outcome outcome{.id = IdOf(*job), .status = status, .reply = {}};
+  Pipeline::Outcome outcome{.id = IdOf(*job), .status = status, .reply = {}, .record = {}};
   job->ledger.time.total = MicrosecondsSince(job->context.arrival);
   if (status.ok()) {
     outcome.status = Guarded(kServer, [&] {
@@ -45,12 +45,17 @@ Pipeline::Outcome Finish(std::unique_ptr<Job> job, const absl::Status& status) {
     });
   }
   LogRequest(*job, outcome.id, outcome.status);
+  outcome.record = {.method = job->context.method,
+                    .backend = job->backend,
+                    .ledger = std::move(job->ledger),
+                    .computed = status.ok(),
+                    .leads_launch = job->leads_launch};
   return outcome;
 }
 
 }  // namespace
 
-RequestContext Pipeline::NewContext(const char* method, Clock::time_point deadline) {
+RequestContext Pipeline::NewContext(Method method, Clock::time_point deadline) {
   RequestContext context;
   context.number = next_number_.fetch_add(1, std::memory_order_relaxed);
   context.method = method;
@@ -78,7 +83,7 @@ void Pipeline::Refuse(RequestContext context, grpc::ByteBuffer& message, const a
   std::string id = ReadRequestId(message, kMaxIdBytes);
   message.Clear();
   LogRequest(job, id, reason);
-  done({.id = std::move(id), .status = reason, .reply = {}});
+  done({.id = std::move(id), .status = reason, .reply = {}, .record = {.method = job.context.method}});
 }
 
 absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
@@ -139,6 +144,7 @@ absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const
   });
   job.ledger.time.total = MicrosecondsSince(job.context.arrival);
   LogRequest(job, "", reply.status());
+  metrics_.CountRequest({.method = job.context.method, .backend = job.backend}, reply.status());
   return reply;
 }
 

@@ -18,6 +18,8 @@
 #include "server/attention_service.h"
 #include "server/listen_address.h"
 #include "server/log.h"
+#include "server/metrics.h"
+#include "server/metrics_endpoint.h"
 #include "server/scheduler.h"
 
 namespace tessera {
@@ -59,30 +61,24 @@ absl::Status CheckOptions(const ServerOptions& options, const BackendRegistry& r
   return absl::OkStatus();
 }
 
+absl::Status CheckReach(const char* flag, const ListenAddress& address, const ServerOptions& options) {
+  if (address.is_local() || options.insecure) return absl::OkStatus();
+  return InvalidArgument(
+      "LISTEN_INSECURE", flag,
+      "a loopback address or unix:PATH, as there is no encryption yet (--insecure allows others)",
+      Quoted(address.text));
+}
+
 absl::StatusOr<std::vector<ListenAddress>> ParseAddresses(const ServerOptions& options) {
   if (options.listen.empty())
     return InvalidArgument("LISTEN_MISSING", "--listen", "at least one address", "none");
   std::vector<ListenAddress> addresses;
   for (const std::string& text : options.listen) {
     TESSERA_ASSIGN_OR_RETURN(ListenAddress address, ParseListenAddress(text));
-    if (!address.is_local() && !options.insecure) {
-      return InvalidArgument(
-          "LISTEN_INSECURE", "--listen",
-          "a loopback address or unix:PATH, as there is no encryption yet (--insecure allows others)",
-          Quoted(text));
-    }
+    TESSERA_RETURN_IF_ERROR(CheckReach("--listen", address, options));
     addresses.push_back(std::move(address));
   }
   return addresses;
-}
-
-absl::Status CannotListen(const std::string& address) {
-  return MakeError(
-      absl::StatusCode::kUnavailable,
-      absl::StrCat("cannot listen on ", address, ": it is in use, not of this machine, or not permitted"),
-      {.reason = "LISTEN_FAILED",
-       .metadata = {{"expected", "an address that can be bound"}, {"actual", address}},
-       .retry_after = std::nullopt});
 }
 
 // A Unix socket's file, removed at the end, but only if it is still ours.
@@ -113,7 +109,10 @@ class SocketFile {
 class Server::Impl {
  public:
   Impl(const ServerOptions& options, std::unique_ptr<BackendRegistry> registry)
-      : options_(options), registry_(std::move(registry)), admission_(options_.limits) {}
+      : options_(options),
+        registry_(std::move(registry)),
+        metrics_(*registry_),
+        admission_(options_.limits) {}
 
   ~Impl() {
     RequestDrain();
@@ -129,7 +128,8 @@ class Server::Impl {
     TESSERA_ASSIGN_OR_RETURN(scheduler_,
                              Scheduler::Create(*registry_, options_.limits,
                                                [this](const absl::Status& health) { OnDeviceLost(health); }));
-    service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_);
+    service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_, metrics_);
+    TESSERA_RETURN_IF_ERROR(StartMetrics());
     TESSERA_RETURN_IF_ERROR(Listen(listen));
     UpdateHealth();
     return absl::OkStatus();
@@ -164,6 +164,9 @@ class Server::Impl {
   }
 
   const std::vector<std::string>& addresses() const { return addresses_; }
+  std::string metrics_address() const {
+    return metrics_endpoint_ == nullptr ? std::string() : metrics_endpoint_->address();
+  }
   bool device_lost() const { return device_lost_; }
 
  private:
@@ -171,6 +174,22 @@ class Server::Impl {
     Log().error("event=device_lost reason={}", Quoted(health.message()));
     device_lost_ = true;
     RequestDrain();
+  }
+
+  absl::Status StartMetrics() {
+    if (options_.metrics_listen.empty()) return absl::OkStatus();
+    TESSERA_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options_.metrics_listen));
+    TESSERA_RETURN_IF_ERROR(CheckReach("--metrics-listen", address, options_));
+    TESSERA_ASSIGN_OR_RETURN(
+        metrics_endpoint_, MetricsEndpoint::Start(address, metrics_, *registry_, [this] { return Load(); }));
+    return absl::OkStatus();
+  }
+
+  ServerLoad Load() const {
+    return {.requests_in_flight = admission_.requests(),
+            .open_streams = admission_.streams(),
+            .draining = draining_,
+            .waiting = scheduler_->Waiting()};
   }
 
   absl::Status Listen(const std::vector<ListenAddress>& listen) {
@@ -241,6 +260,7 @@ class Server::Impl {
 
   const ServerOptions options_;
   const std::unique_ptr<BackendRegistry> registry_;
+  Metrics metrics_;
   Admission admission_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AttentionService> service_;
@@ -251,6 +271,7 @@ class Server::Impl {
   std::vector<std::string> addresses_;
   std::vector<SocketFile> socket_files_;
   std::once_flag stopped_;
+  std::unique_ptr<MetricsEndpoint> metrics_endpoint_;  // last: its threads read all of the above
 };
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -264,6 +285,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
 }
 
 const std::vector<std::string>& Server::addresses() const { return impl_->addresses(); }
+std::string Server::metrics_address() const { return impl_->metrics_address(); }
 void Server::RequestDrain() { impl_->RequestDrain(); }
 void Server::Abort() { impl_->Abort(); }
 bool Server::Wait() { return impl_->Wait(); }

@@ -26,6 +26,8 @@ class Server {
 
   // As clients dial them, with the ports that were bound: "127.0.0.1:41234", "unix:/run/tessera.sock".
   const std::vector<std::string>& addresses() const;
+  // Where metrics are served, as "127.0.0.1:41234"; empty where they are not.
+  std::string metrics_address() const;
 
   // Health turns NOT_SERVING, new requests get UNAVAILABLE, what is in flight goes on. Returns at once.
   // Idempotent.
