@@ -9,12 +9,13 @@
 namespace tessera {
 
 AttentionService::AttentionService(const ServerOptions& options, const BackendRegistry& registry,
-                                   Admission& admission, Scheduler& scheduler, Metrics& metrics)
+                                   Admission& admission, Scheduler& scheduler, Metrics& metrics,
+                                   ShadowVerifier* shadow)
     : options_(options),
       registry_(registry),
       admission_(admission),
       metrics_(metrics),
-      pipeline_(options, registry, admission, scheduler, metrics) {}
+      pipeline_(options, registry, admission, scheduler, metrics, shadow) {}
 
 void AttentionService::StartDraining() {
   std::vector<std::weak_ptr<tessera::AttendStream>> streams;

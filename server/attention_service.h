@@ -24,9 +24,9 @@ using RawAttentionService = v1::AttentionService::WithRawCallbackMethod_Attend<
 
 class AttentionService final : public RawAttentionService {
  public:
-  // All arguments outlive the service.
+  // All arguments outlive the service; `shadow` may be null.
   AttentionService(const ServerOptions& options, const BackendRegistry& registry, Admission& admission,
-                   Scheduler& scheduler, Metrics& metrics);
+                   Scheduler& scheduler, Metrics& metrics, ShadowVerifier* shadow);
 
   // Makes open streams finish what they have and end. Call after Admission::CloseDoor.
   void StartDraining();

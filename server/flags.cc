@@ -48,6 +48,12 @@ ABSL_FLAG(int, max_concurrent_requests, tessera::Limits{}.max_concurrent_request
           "requests in flight; more are refused with RESOURCE_EXHAUSTED");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "after SIGTERM or SIGINT, how long requests in flight may take before they are given up");
+ABSL_FLAG(double, shadow_verify, 0.0,
+          "share of the requests, 0..1, that are computed once more by standard attention, at the lowest "
+          "priority and after the reply; the metrics tell the errors found");
+ABSL_FLAG(int64_t, shadow_max_bytes, tessera::ShadowOptions{}.max_bytes,
+          "most bytes of payloads and replies that are kept for --shadow-verify; what finds no room is not "
+          "verified");
 ABSL_FLAG(std::string, log_level, "info",
           "trace, debug, info, warning, error or off; debug has one line per request");
 ABSL_FLAG(bool, help, false, "print this and exit");
@@ -71,6 +77,8 @@ std::vector<absl::CommandLineFlag*> AllFlags() {
                                     "max_workspace_bytes",
                                     "max_concurrent_requests",
                                     "drain_timeout",
+                                    "shadow_verify",
+                                    "shadow_max_bytes",
                                     "log_level",
                                     "help",
                                     "version"};
@@ -91,6 +99,7 @@ std::string ValueForm(const absl::CommandLineFlag& flag) {
   if (flag.IsOfType<bool>()) return "true or false";
   if (flag.IsOfType<absl::Duration>()) return "a duration such as 30s or 2m";
   if (flag.IsOfType<int>() || flag.IsOfType<int64_t>()) return "a whole number";
+  if (flag.IsOfType<double>()) return "a number";
   return "a text";
 }
 
@@ -165,6 +174,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   line.server.limits.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   line.server.limits.max_workspace_bytes = absl::GetFlag(FLAGS_max_workspace_bytes);
   line.server.limits.max_concurrent_requests = absl::GetFlag(FLAGS_max_concurrent_requests);
+  line.server.shadow.rate = absl::GetFlag(FLAGS_shadow_verify);
+  line.server.shadow.max_bytes = absl::GetFlag(FLAGS_shadow_max_bytes);
   // Also brings an infinite duration into a range that the server's own check can name.
   line.server.drain_timeout = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_drain_timeout));
   line.backend_plugins = SplitList(absl::GetFlag(FLAGS_backend_plugin));

@@ -16,6 +16,7 @@
 #include "backend/core/registry.h"
 #include "server/histogram.h"
 #include "server/method.h"
+#include "server/shadow_metrics.h"
 
 namespace tessera {
 
@@ -67,7 +68,11 @@ class Metrics {
   // Counts the end of a stream.
   void CountStream(absl::StatusCode code);
 
+  ShadowMetrics& shadow() { return shadow_; }
+
   // ---- What was counted so far ----
+
+  const ShadowMetrics& shadow() const { return shadow_; }
 
   const std::vector<std::unique_ptr<BackendMetrics>>& backends() const { return backends_; }
   const CopyMetrics& copies() const { return copies_; }
@@ -84,6 +89,7 @@ class Metrics {
   std::vector<const Backend*> known_;
   std::vector<std::unique_ptr<BackendMetrics>> backends_;
   CopyMetrics copies_;
+  ShadowMetrics shadow_;
   std::array<std::atomic<uint64_t>, kNumStatusCodes> streams_{};
   mutable std::mutex rejections_mutex_;
   std::map<std::string, uint64_t> rejections_;

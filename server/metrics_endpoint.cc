@@ -202,6 +202,30 @@ void AddLoad(const ServerLoad& load, std::vector<MetricFamily>& families) {
   families.push_back(depth.Take());
 }
 
+void AddShadow(const ShadowMetrics& shadow, std::vector<MetricFamily>& families) {
+  constexpr const char* kResultNames[kNumShadowResults] = {"verified", "dropped", "failed"};
+  Family requests =
+      CounterFamily("tessera_shadow_requests_total", "Requests sampled for shadow verification.");
+  for (int result = 0; result < kNumShadowResults; ++result) {
+    const uint64_t count = shadow.count(static_cast<ShadowResult>(result));
+    requests.Add({{"result", kResultNames[result]}}, static_cast<double>(count));
+  }
+  Family pending =
+      GaugeFamily("tessera_shadow_pending_bytes", "Payloads and replies kept for shadow verification.");
+  pending.Add({}, static_cast<double>(shadow.pending_bytes()));
+  Family max =
+      GaugeFamily("tessera_shadow_relative_error_max",
+                  "Greatest relative error of a verified request so far, against standard attention.");
+  Family last =
+      GaugeFamily("tessera_shadow_relative_error_last", "Relative error of the last verified request.");
+  for (const auto& [key, errors] : shadow.errors()) {
+    const Labels labels = {{"backend", key.backend}, {"dtype", key.dtype}, {"head_dim", key.head_dim}};
+    max.Add(labels, errors.max);
+    last.Add(labels, errors.last);
+  }
+  for (Family* family : {&requests, &pending, &max, &last}) families.push_back(family->Take());
+}
+
 void AddDeviceMemory(const BackendRegistry& registry, std::vector<MetricFamily>& families) {
   Family used = GaugeFamily("tessera_device_memory_used_bytes", "Device memory in use, by whomever.");
   Family size = GaugeFamily("tessera_device_memory_size_bytes", "Device memory that there is.");
@@ -229,6 +253,7 @@ class Collector : public prometheus::Collectable {
     AddCopies(metrics_.copies(), families);
     AddLoad(read_load_(), families);
     AddDeviceMemory(registry_, families);
+    AddShadow(metrics_.shadow(), families);
     return families;
   }
 

@@ -34,22 +34,22 @@ void LogRequest(const Job& job, const std::string& id, const absl::Status& statu
       ledger.time.transfer_out, ledger.time.total);
 }
 
-Pipeline::Outcome Finish(std::unique_ptr<Job> job, const absl::Status& status) {
-  Pipeline::Outcome outcome{.id = IdOf(*job), .status = status, .reply = {}, .record = {}};
-  job->ledger.time.total = MicrosecondsSince(job->context.arrival);
+Pipeline::Outcome Finish(Job& job, const absl::Status& status) {
+  Pipeline::Outcome outcome{.id = IdOf(job), .status = status, .reply = {}, .record = {}};
+  job.ledger.time.total = MicrosecondsSince(job.context.arrival);
   if (status.ok()) {
     outcome.status = Guarded(kServer, [&] {
       outcome.reply =
-          SerializeReply(EncodeReply(outcome.id, job->request.outputs, job->ledger), std::move(job->outputs));
+          SerializeReply(EncodeReply(outcome.id, job.request.outputs, job.ledger), std::move(job.outputs));
       return absl::OkStatus();
     });
   }
-  LogRequest(*job, outcome.id, outcome.status);
-  outcome.record = {.method = job->context.method,
-                    .backend = job->backend,
-                    .ledger = std::move(job->ledger),
+  LogRequest(job, outcome.id, outcome.status);
+  outcome.record = {.method = job.context.method,
+                    .backend = job.backend,
+                    .ledger = std::move(job.ledger),
                     .computed = status.ok(),
-                    .leads_launch = job->leads_launch};
+                    .leads_launch = job.leads_launch};
   return outcome;
 }
 
@@ -67,8 +67,11 @@ RequestContext Pipeline::NewContext(Method method, Clock::time_point deadline) {
 void Pipeline::Attend(RequestContext context, grpc::ByteBuffer& message, Done done) {
   auto job = std::make_unique<Job>();
   job->context = std::move(context);
-  job->done = [done = std::move(done)](std::unique_ptr<Job> finished, const absl::Status& status) {
-    done(Finish(std::move(finished), status));
+  job->done = [this, done = std::move(done)](std::unique_ptr<Job> finished, const absl::Status& status) {
+    Outcome outcome = Finish(*finished, status);
+    if (shadow_ != nullptr && outcome.status.ok()) shadow_->Offer(std::move(finished), outcome.reply);
+    finished.reset();  // its memory is free before the client is answered
+    done(std::move(outcome));
   };
   const absl::Status status = Guarded(kServer, [&] { return Prepare(*job, message); });
   message.Clear();

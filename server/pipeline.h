@@ -16,19 +16,21 @@
 #include "server/metrics.h"
 #include "server/options.h"
 #include "server/scheduler.h"
+#include "server/shadow_verifier.h"
 
 namespace tessera {
 
-// Thread-safe. All arguments outlive it.
+// Thread-safe. All arguments outlive it; `shadow` may be null.
 class Pipeline {
  public:
   Pipeline(const ServerOptions& options, const BackendRegistry& registry, const Admission& admission,
-           Scheduler& scheduler, Metrics& metrics)
+           Scheduler& scheduler, Metrics& metrics, ShadowVerifier* shadow)
       : options_(options),
         registry_(registry),
         admission_(admission),
         scheduler_(scheduler),
-        metrics_(metrics) {}
+        metrics_(metrics),
+        shadow_(shadow) {}
 
   // How a request ended: its id (as far as it was read), the outcome, and on success the serialised reply.
   // Whoever takes it answers the client, and counts `record` when it is known whether that worked.
@@ -67,6 +69,7 @@ class Pipeline {
   const Admission& admission_;
   Scheduler& scheduler_;
   Metrics& metrics_;
+  ShadowVerifier* const shadow_;
   std::atomic<uint64_t> next_number_{1};
 };
 

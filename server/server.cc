@@ -21,6 +21,7 @@
 #include "server/metrics.h"
 #include "server/metrics_endpoint.h"
 #include "server/scheduler.h"
+#include "server/shadow_verifier.h"
 
 namespace tessera {
 namespace {
@@ -59,6 +60,17 @@ absl::Status CheckOptions(const ServerOptions& options, const BackendRegistry& r
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckShadow(const ShadowOptions& options, bool has_verifiers) {
+  if (!(options.rate >= 0 && options.rate <= 1)) {  // nor NaN
+    return InvalidArgument("OPTION_INVALID", "--shadow-verify", "a share in 0..1",
+                           absl::StrCat(options.rate));
+  }
+  TESSERA_RETURN_IF_ERROR(CheckAtLeast("--shadow-max-bytes", options.max_bytes, 0, int64_t{1} << 50));
+  if (options.rate == 0 || has_verifiers) return absl::OkStatus();
+  return InvalidArgument("OPTION_INVALID", "--shadow-verify", "0, as there are no backends to verify with",
+                         absl::StrCat(options.rate));
 }
 
 absl::Status CheckReach(const char* flag, const ListenAddress& address, const ServerOptions& options) {
@@ -108,11 +120,14 @@ class SocketFile {
 
 class Server::Impl {
  public:
-  Impl(const ServerOptions& options, std::unique_ptr<BackendRegistry> registry)
-      : options_(options),
-        registry_(std::move(registry)),
-        metrics_(*registry_),
-        admission_(options_.limits) {}
+  Impl(const ServerOptions& options, std::unique_ptr<BackendRegistry> registry,
+       std::unique_ptr<BackendRegistry> verifiers)
+      : options_(options), registry_(std::move(registry)), metrics_(*registry_), admission_(options_.limits) {
+    if (options_.shadow.rate > 0 && verifiers != nullptr) {
+      shadow_ = std::make_unique<ShadowVerifier>(options_.shadow, options_.limits.max_workspace_bytes,
+                                                 std::move(verifiers), metrics_.shadow());
+    }
+  }
 
   ~Impl() {
     RequestDrain();
@@ -124,11 +139,13 @@ class Server::Impl {
 
   absl::Status Start() {
     TESSERA_RETURN_IF_ERROR(CheckOptions(options_, *registry_));
+    TESSERA_RETURN_IF_ERROR(CheckShadow(options_.shadow, shadow_ != nullptr));
     TESSERA_ASSIGN_OR_RETURN(const std::vector<ListenAddress> listen, ParseAddresses(options_));
     TESSERA_ASSIGN_OR_RETURN(scheduler_,
                              Scheduler::Create(*registry_, options_.limits,
                                                [this](const absl::Status& health) { OnDeviceLost(health); }));
-    service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_, metrics_);
+    service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_, metrics_,
+                                                  shadow_.get());
     TESSERA_RETURN_IF_ERROR(StartMetrics());
     TESSERA_RETURN_IF_ERROR(Listen(listen));
     UpdateHealth();
@@ -140,6 +157,7 @@ class Server::Impl {
     UpdateHealth();  // first: once the door is closed, Wait may shut gRPC down before a watcher has heard
     admission_.CloseDoor();
     if (service_ != nullptr) service_->StartDraining();
+    if (shadow_ != nullptr) shadow_->Stop();
   }
 
   void Abort() {
@@ -261,6 +279,7 @@ class Server::Impl {
   const ServerOptions options_;
   const std::unique_ptr<BackendRegistry> registry_;
   Metrics metrics_;
+  std::unique_ptr<ShadowVerifier> shadow_;
   Admission admission_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AttentionService> service_;
@@ -278,8 +297,9 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
-                                                      std::unique_ptr<BackendRegistry> registry) {
-  auto impl = std::make_unique<Impl>(options, std::move(registry));
+                                                      std::unique_ptr<BackendRegistry> registry,
+                                                      std::unique_ptr<BackendRegistry> verifiers) {
+  auto impl = std::make_unique<Impl>(options, std::move(registry), std::move(verifiers));
   TESSERA_RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
