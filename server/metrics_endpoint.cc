@@ -1,11 +1,17 @@
 #include "server/metrics_endpoint.h"
 
+#include <netdb.h>
 #include <prometheus/collectable.h>
 #include <prometheus/exposer.h>
 #include <prometheus/metric_family.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <exception>
 #include <limits>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
@@ -263,19 +269,62 @@ class Collector : public prometheus::Collectable {
   const std::function<ServerLoad()> read_load_;
 };
 
+// Connects again and again, while it lives. The HTTP server looks whether it is to stop when somebody
+// connects, else every two seconds only, which is long for a program that ends.
+class Knocker {
+ public:
+  Knocker(const std::string& host, int port) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    if (getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &addresses_) != 0) addresses_ = nullptr;
+    thread_ = std::thread([this] { Knock(); });
+  }
+  ~Knocker() {
+    stopping_ = true;
+    thread_.join();
+    if (addresses_ != nullptr) freeaddrinfo(addresses_);
+  }
+  Knocker(const Knocker&) = delete;
+  Knocker& operator=(const Knocker&) = delete;
+
+ private:
+  void Knock() const {
+    while (!stopping_) {
+      for (const addrinfo* address = addresses_; address != nullptr; address = address->ai_next) {
+        const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0) continue;
+        static_cast<void>(connect(fd, address->ai_addr, address->ai_addrlen));  // whether it succeeds or not
+        close(fd);
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }
+
+  addrinfo* addresses_ = nullptr;
+  std::atomic<bool> stopping_ = false;
+  std::thread thread_;
+};
+
 }  // namespace
 
 class MetricsEndpoint::Impl {
  public:
-  Impl(const std::string& address, std::shared_ptr<Collector> collector)
-      : collector_(std::move(collector)), exposer_(address) {
-    exposer_.RegisterCollectable(collector_);
+  Impl(const ListenAddress& address, std::shared_ptr<Collector> collector)
+      : collector_(std::move(collector)),
+        exposer_(std::make_unique<prometheus::Exposer>(address.Bound(address.port))),
+        host_(address.host) {
+    exposer_->RegisterCollectable(collector_);
   }
-  int port() const { return exposer_.GetListeningPorts().front(); }
+  ~Impl() {
+    const Knocker knocker(host_, port());
+    exposer_.reset();
+  }
+  int port() const { return exposer_->GetListeningPorts().front(); }
 
  private:
   const std::shared_ptr<Collector> collector_;
-  prometheus::Exposer exposer_;  // its threads use the collector
+  std::unique_ptr<prometheus::Exposer> exposer_;  // its threads use the collector
+  const std::string host_;
 };
 
 MetricsEndpoint::MetricsEndpoint(std::unique_ptr<Impl> impl, std::string address)
@@ -291,7 +340,7 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(
   }
   auto collector = std::make_shared<Collector>(metrics, registry, std::move(read_load));
   try {
-    auto impl = std::make_unique<Impl>(address.Bound(address.port), std::move(collector));
+    auto impl = std::make_unique<Impl>(address, std::move(collector));
     std::string bound = address.Bound(impl->port());
     return std::unique_ptr<MetricsEndpoint>(new MetricsEndpoint(std::move(impl), std::move(bound)));
   } catch (const std::exception&) {
