@@ -20,7 +20,7 @@ ABSL_FLAG(
 ABSL_FLAG(
     std::string, metrics_listen, "",
     "address that serves metrics to Prometheus, over HTTP at /metrics: HOST:PORT (port 0: any free one); "
-    "empty: none");
+    "IPv6 only where the civetweb library has it, which Debian 12's has not; empty: none");
 ABSL_FLAG(bool, insecure, false, "allow addresses that other machines can reach, unencrypted");
 ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
 ABSL_FLAG(std::string, backend_plugin, "",

@@ -191,6 +191,30 @@ TEST_F(ServerMetricsTest, AgreeWithUnaryClients) {
   ExpectAgreement();
 }
 
+TEST_F(ServerMetricsTest, AgreeWithManyClientsAtOnce) {
+  Start();
+  constexpr int kThreads = 4, kRequests = 24;
+  std::vector<std::vector<absl::StatusCode>> codes(kThreads);
+  std::vector<std::thread> threads;
+  for (auto& own : codes) {
+    threads.emplace_back([this, &own] {
+      for (uint32_t i = 0; i < kRequests; ++i) {
+        v1::AttendRequest request = MakePackedRequest(i);
+        if (i % 4 == 1) request.clear_v();
+        if (i % 4 == 2) request.set_backend("nowhere");
+        own.push_back(Attend(request).code());
+        if (i % 8 == 0) Scrape(server_->metrics_address());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& own : codes) {
+    for (const absl::StatusCode code : own) Saw("Attend", code);
+  }
+  EXPECT_EQ((seen_[{"Attend", "OK"}]), kThreads * kRequests / 2);
+  ExpectAgreement();
+}
+
 TEST_F(ServerMetricsTest, CountWhatTheClientSawAndNotWhatWasComputed) {
   Start();
   control_.CloseGate();
