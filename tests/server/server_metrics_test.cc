@@ -181,6 +181,9 @@ TEST_F(ServerMetricsTest, AgreeWithUnaryClients) {
   cancelled_context.TryCancel();
   cancelled.join();
   waits.join();
+  // The server hears of it a little later; a reply that leaves before would count as one that arrived.
+  Await("tessera_requests_total", 1, {"CANCELLED"});
+  Await("tessera_requests_total", 1, {"DEADLINE_EXCEEDED"});
   Saw("Attend", too_many.code());
   Saw("Attend", late.code());
   control_.OpenGate();
@@ -218,13 +221,20 @@ TEST_F(ServerMetricsTest, AgreeWithManyClientsAtOnce) {
 TEST_F(ServerMetricsTest, CountWhatTheClientSawAndNotWhatWasComputed) {
   Start();
   control_.CloseGate();
-  v1::AttendResponse response;
-  std::thread late(
-      [&] { Saw("Attend", Attend(MakePackedRequest(), &response, std::chrono::milliseconds(300)).code()); });
-  control_.AwaitLaunchAtGate();  // it runs: nothing can stop it
-  late.join();
+  std::future<absl::Status> calls[2];
+  for (auto& call : calls) {
+    call = std::async(std::launch::async, [this] {
+      v1::AttendResponse response;
+      return Attend(MakePackedRequest(), &response, std::chrono::seconds(1));
+    });
+    control_.AwaitLaunchAtGate();  // the first runs: nothing can stop it
+  }
+  for (auto& call : calls) Saw("Attend", call.get().code());
+  EXPECT_EQ((seen_[{"Attend", "DEADLINE_EXCEEDED"}]), 2);
+  Await("tessera_requests_total", 1,
+        {"DEADLINE_EXCEEDED"});  // the server has heard of the second, which waits
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // and so, by now, of the first
   control_.OpenGate();
-  EXPECT_EQ((seen_[{"Attend", "DEADLINE_EXCEEDED"}]), 1);
   ExpectAgreement();
   EXPECT_GT(Total(Scrape(server_->metrics_address()), "tessera_flops_total"), 0)
       << "the work was done all the same";
@@ -245,9 +255,12 @@ TEST_F(ServerMetricsTest, AgreeWithStreams) {
       ASSERT_TRUE(stream->Read(&response));
       Saw("AttendStream", static_cast<absl::StatusCode>(response.status().code()));
     }
-    // Two at the gate, a third too many.
+    AwaitIdle();
+    // One at the gate, one that waits, a third too many.
     control_.CloseGate();
-    for (int i = 0; i < 3; ++i) ASSERT_TRUE(stream->Write(MakePackedRequest()));
+    ASSERT_TRUE(stream->Write(MakePackedRequest()));
+    control_.AwaitLaunchAtGate();
+    for (int i = 0; i < 2; ++i) ASSERT_TRUE(stream->Write(MakePackedRequest()));
     ASSERT_TRUE(stream->Read(&response));
     Saw("AttendStream", static_cast<absl::StatusCode>(response.status().code()));
     EXPECT_EQ((seen_[{"AttendStream", "RESOURCE_EXHAUSTED"}]), 1);
@@ -256,6 +269,7 @@ TEST_F(ServerMetricsTest, AgreeWithStreams) {
     EXPECT_FALSE(stream->Read(&response));
     EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
     for (int i = 0; i < 2; ++i) Saw("AttendStream", absl::StatusCode::kCancelled);
+    Await("tessera_requests_total", 1, {"CANCELLED"});  // the server has heard of it
     control_.OpenGate();
   }
   ExpectAgreement();
