@@ -1,5 +1,6 @@
 #include "server/metrics.h"
 
+#include <iterator>
 #include <utility>
 
 #include "backend/core/error.h"

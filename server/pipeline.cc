@@ -67,9 +67,10 @@ RequestContext Pipeline::NewContext(Method method, Clock::time_point deadline) {
 void Pipeline::Attend(RequestContext context, grpc::ByteBuffer& message, Done done) {
   auto job = std::make_unique<Job>();
   job->context = std::move(context);
-  job->done = [this, done = std::move(done)](std::unique_ptr<Job> finished, const absl::Status& status) {
+  job->done = [shadow = shadow_, done = std::move(done)](std::unique_ptr<Job> finished,
+                                                         const absl::Status& status) {
     Outcome outcome = Finish(*finished, status);
-    if (shadow_ != nullptr && outcome.status.ok()) shadow_->Offer(std::move(finished), outcome.reply);
+    if (shadow != nullptr && outcome.status.ok()) shadow->Offer(std::move(finished), outcome.reply);
     finished.reset();  // its memory is free before the client is answered
     done(std::move(outcome));
   };

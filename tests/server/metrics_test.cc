@@ -4,7 +4,10 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <map>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 

@@ -1,5 +1,7 @@
 // The metrics of a server against what its clients saw.
 #include <chrono>
+#include <future>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
