@@ -8,11 +8,11 @@ readonly packages=(
   build-essential cmake ninja-build ccache git
   # Server and client
   libabsl-dev libprotobuf-dev protobuf-compiler libgrpc++-dev protobuf-compiler-grpc libspdlog-dev
-  nlohmann-json3-dev zlib1g-dev
+  nlohmann-json3-dev zlib1g-dev prometheus-cpp-dev
   # The BLAS that the cpu_unfused baseline opens at run time
   libopenblas0-pthread
   # Tests and benchmarks
-  libgtest-dev libgmock-dev libbenchmark-dev
+  libgtest-dev libgmock-dev libbenchmark-dev prometheus
   # Python client
   python3 python3-venv
 )

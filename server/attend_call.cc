@@ -1,5 +1,6 @@
 #include "server/attend_call.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "grpcpp/server_context.h"
@@ -14,6 +15,8 @@ class AttendCall : public grpc::ServerUnaryReactor, public std::enable_shared_fr
   AttendCall(Pipeline& pipeline, RequestContext request_context, Admission::Ticket ticket)
       : pipeline_(pipeline),
         cancelled_(request_context.cancelled),
+        arrival_(request_context.arrival),
+        deadline_(request_context.deadline),
         context_(std::move(request_context)),
         ticket_(std::move(ticket)) {}
 
@@ -21,13 +24,19 @@ class AttendCall : public grpc::ServerUnaryReactor, public std::enable_shared_fr
     self_ = shared_from_this();
     pipeline_.Attend(std::move(context_), request, [self = self_, response](Pipeline::Outcome outcome) {
       if (outcome.status.ok()) response->Swap(&outcome.reply);
-      self->Finish(ToGrpcStatus(outcome.status));
+      self->record_ = std::move(outcome.record);
+      self->status_ = std::move(outcome.status);
+      self->Finish(ToGrpcStatus(self->status_));
     });
   }
 
-  void OnCancel() override { pipeline_.scheduler().Cancel(cancelled_); }
+  void OnCancel() override {
+    left_ = ClientLeft(arrival_, deadline_, Clock::now());
+    pipeline_.scheduler().Cancel(cancelled_);
+  }
 
   void OnDone() override {
+    pipeline_.metrics().CountRequest(record_, left_.ok() ? status_ : left_);
     ticket_ = Admission::Ticket();  // the reply has left: drain need not wait for the job's memory
     const auto last = std::move(self_);
   }
@@ -35,7 +44,11 @@ class AttendCall : public grpc::ServerUnaryReactor, public std::enable_shared_fr
  private:
   Pipeline& pipeline_;
   const std::shared_ptr<std::atomic<bool>> cancelled_;
+  const Clock::time_point arrival_, deadline_;
   RequestContext context_;
+  // For the metrics: what was answered, and whether anybody read it. OnDone comes after all that writes them.
+  RequestRecord record_;
+  absl::Status status_, left_;
   Admission::Ticket ticket_;
   std::shared_ptr<AttendCall> self_;
 };
@@ -47,6 +60,8 @@ grpc::ServerUnaryReactor* StartAttendCall(Pipeline& pipeline, Admission& admissi
                                           const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   auto ticket = admission.EnterRequest();
   if (!ticket.ok()) {
+    // Counted now: nothing waits for a call without a ticket, and its end may come after the metrics'.
+    pipeline.metrics().CountRequest({.method = Method::kAttend}, ticket.status());
     class Refusal : public grpc::ServerUnaryReactor {
      public:
       explicit Refusal(const absl::Status& status) { Finish(ToGrpcStatus(status)); }
@@ -54,8 +69,8 @@ grpc::ServerUnaryReactor* StartAttendCall(Pipeline& pipeline, Admission& admissi
     };
     return new Refusal(ticket.status());
   }
-  const auto call = std::make_shared<AttendCall>(pipeline, pipeline.NewContext("Attend", DeadlineOf(context)),
-                                                 *std::move(ticket));
+  const auto call = std::make_shared<AttendCall>(
+      pipeline, pipeline.NewContext(Method::kAttend, DeadlineOf(context)), *std::move(ticket));
   // gRPC made the buffer for this call alone and hands it out as const only because most handlers just read
   // it.
   call->Start(*const_cast<grpc::ByteBuffer*>(request), response);
@@ -68,6 +83,17 @@ Clock::time_point DeadlineOf(const grpc::CallbackServerContext& context) {
   // "No deadline" is a time so far away that adding it to our clock would overflow.
   if (left > std::chrono::hours(24 * 365)) return Clock::time_point::max();
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(left);
+}
+
+absl::Status ClientLeft(Clock::time_point arrival, Clock::time_point deadline, Clock::time_point left) {
+  // The client's own clock decides, and its reset arrives before our deadline: gRPC rounds timeouts up by as
+  // much as 1% on the wire, and our clock started when the request arrived.
+  constexpr Clock::duration kLeast = std::chrono::milliseconds(10);
+  if (deadline != Clock::time_point::max() &&
+      deadline - left <= std::max(kLeast, (deadline - arrival) / 50)) {
+    return absl::DeadlineExceededError("the deadline passed before the client had its reply");
+  }
+  return absl::CancelledError("the client left before it had its reply");
 }
 
 }  // namespace tessera

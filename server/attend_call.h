@@ -19,4 +19,8 @@ grpc::ServerUnaryReactor* StartAttendCall(Pipeline& pipeline, Admission& admissi
 // The deadline that the client set, on our clock.
 Clock::time_point DeadlineOf(const grpc::CallbackServerContext& context);
 
+// How the call of a client that was gone at `left` ended for that client: DEADLINE_EXCEEDED around
+// `deadline`, else CANCELLED. The request arrived at `arrival`.
+absl::Status ClientLeft(Clock::time_point arrival, Clock::time_point deadline, Clock::time_point left);
+
 }  // namespace tessera

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "server/attend_call.h"
 #include "server/reply_codec.h"
 #include "server/status_codec.h"
 
@@ -41,11 +42,12 @@ void AttendStream::OnReadDone(bool ok) {
     if (!ok) read_closed_ = true;
     take = ok && !broken_ && !finished_;
     if (take) ++outstanding_;
+    if (ok && !take) Count({.method = Method::kAttendStream}, DrainingError());
     message.Swap(&incoming_);
   }
   if (take) {
     auto ticket = admission_.EnterRequest();
-    RequestContext context = pipeline_.NewContext("AttendStream", deadline_);
+    RequestContext context = pipeline_.NewContext(Method::kAttendStream, deadline_);
     context.cancelled = cancelled_;
     // std::function wants copyable captures.
     auto shared_ticket = std::make_shared<Admission::Ticket>();
@@ -68,8 +70,10 @@ void AttendStream::OnOutcome(Pipeline::Outcome outcome, Admission::Ticket ticket
     std::lock_guard lock(mutex_);
     if (broken_) {
       --outstanding_;
+      Count(outcome.record, outcome.status);
     } else {
-      replies_.push_back({std::move(outcome.reply), std::move(ticket)});
+      replies_.push_back({std::move(outcome.reply), std::move(outcome.record), std::move(outcome.status),
+                          std::move(ticket)});
     }
   }
   Advance();
@@ -79,9 +83,10 @@ void AttendStream::OnWriteDone(bool ok) {
   {
     std::lock_guard lock(mutex_);
     writing_ = false;
+    if (!ok) Break();
+    Count(replies_.front().record, replies_.front().status);
     replies_.pop_front();
     --outstanding_;
-    if (!ok) broken_ = true;
   }
   Advance();
 }
@@ -89,7 +94,7 @@ void AttendStream::OnWriteDone(bool ok) {
 void AttendStream::OnCancel() {
   {
     std::lock_guard lock(mutex_);
-    broken_ = true;
+    Break();
   }
   pipeline_.scheduler().Cancel(cancelled_);
   Advance();
@@ -102,6 +107,16 @@ void AttendStream::OnDone() {
   last = std::move(self_);
 }
 
+void AttendStream::Break() {
+  if (broken_) return;
+  broken_ = true;
+  left_ = ClientLeft(opened_, deadline_, Clock::now());
+}
+
+void AttendStream::Count(const RequestRecord& record, const absl::Status& status) {
+  pipeline_.metrics().CountRequest(record, broken_ ? left_ : status);
+}
+
 bool AttendStream::ShouldRead() {
   if (reading_ || read_closed_ || draining_ || broken_ || finished_ || outstanding_ >= max_requests_)
     return false;
@@ -110,6 +125,7 @@ bool AttendStream::ShouldRead() {
 
 bool AttendStream::ShouldWrite() {
   if (broken_ && !writing_) {
+    for (const Reply& reply : replies_) Count(reply.record, reply.status);
     outstanding_ -= static_cast<int>(replies_.size());
     replies_.clear();
   }
@@ -136,6 +152,8 @@ void AttendStream::Advance() {
       StartWrite(&replies_.front().bytes);  // a deque keeps it in place while others are appended
     if (!ShouldFinish()) return;
     status = FinalStatus();
+    pipeline_.metrics().CountStream(broken_ ? left_.code()
+                                            : static_cast<absl::StatusCode>(status.error_code()));
   }
   Finish(std::move(status));
 }

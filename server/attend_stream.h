@@ -35,10 +35,16 @@ class AttendStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
  private:
   struct Reply {
     grpc::ByteBuffer bytes;
+    RequestRecord record;
+    absl::Status status;
     Admission::Ticket ticket;
   };
 
   void OnOutcome(Pipeline::Outcome outcome, Admission::Ticket ticket);
+  // With mutex_ held: nobody listens any more.
+  void Break();
+  // With mutex_ held: counts a request that has ended, by `status` or, when the client has left, by that.
+  void Count(const RequestRecord& record, const absl::Status& status);
   // Decide, with mutex_ held, whether to begin the step, and enter that it has begun.
   bool ShouldRead();
   bool ShouldWrite();
@@ -49,6 +55,7 @@ class AttendStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
 
   Pipeline& pipeline_;
   Admission& admission_;
+  const Clock::time_point opened_ = Clock::now();
   const Clock::time_point deadline_;
   const int max_requests_;
   const std::shared_ptr<std::atomic<bool>> cancelled_;
@@ -63,6 +70,7 @@ class AttendStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
   bool read_closed_ = false;  // the client said all it will say
   bool draining_ = false;
   bool broken_ = false;  // cancelled, or a write failed: nobody listens
+  absl::Status left_;    // then, how the stream ended for the client
   bool finished_ = false;
   grpc::ByteBuffer incoming_;
 };

@@ -9,11 +9,13 @@
 namespace tessera {
 
 AttentionService::AttentionService(const ServerOptions& options, const BackendRegistry& registry,
-                                   Admission& admission, Scheduler& scheduler)
+                                   Admission& admission, Scheduler& scheduler, Metrics& metrics,
+                                   ShadowVerifier* shadow)
     : options_(options),
       registry_(registry),
       admission_(admission),
-      pipeline_(options, registry, admission, scheduler) {}
+      metrics_(metrics),
+      pipeline_(options, registry, admission, scheduler, metrics, shadow) {}
 
 void AttentionService::StartDraining() {
   std::vector<std::weak_ptr<tessera::AttendStream>> streams;
@@ -39,7 +41,10 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* AttentionService::A
     // Entered and listed as one step: whoever comes in before the door closes is told of the drain.
     std::lock_guard lock(mutex_);
     auto ticket = admission_.EnterStream();
-    if (!ticket.ok()) return RefuseStream(ticket.status());
+    if (!ticket.ok()) {
+      metrics_.CountStream(ticket.status().code());
+      return RefuseStream(ticket.status());
+    }
     stream = std::make_shared<tessera::AttendStream>(
         pipeline_, admission_, *std::move(ticket), DeadlineOf(*context), options_.limits.max_stream_requests);
     std::erase_if(streams_, [](const auto& weak) { return weak.expired(); });
@@ -55,8 +60,10 @@ grpc::ServerUnaryReactor* AttentionService::Explain(grpc::CallbackServerContext*
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
   const auto ticket = admission_.EnterRequest();
   absl::Status status = ticket.status();
-  if (ticket.ok()) {
-    auto reply = pipeline_.Explain(pipeline_.NewContext("Explain", DeadlineOf(*context)), *request);
+  if (!ticket.ok()) {
+    metrics_.CountRequest({.method = Method::kExplain}, status);
+  } else {
+    auto reply = pipeline_.Explain(pipeline_.NewContext(Method::kExplain, DeadlineOf(*context)), *request);
     status = reply.status();
     if (reply.ok()) response->Swap(&*reply);
   }
@@ -69,6 +76,7 @@ grpc::ServerUnaryReactor* AttentionService::GetServerInfo(grpc::CallbackServerCo
                                                           v1::GetServerInfoResponse* response) {
   *response = EncodeServerInfo(registry_, options_.limits, admission_.door_closed());
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  metrics_.CountRequest({.method = Method::kGetServerInfo}, absl::OkStatus());
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }

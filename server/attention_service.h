@@ -8,6 +8,7 @@
 #include "backend/core/registry.h"
 #include "server/admission.h"
 #include "server/attend_stream.h"
+#include "server/metrics.h"
 #include "server/options.h"
 #include "server/pipeline.h"
 #include "tessera/v1/attention.grpc.pb.h"
@@ -23,9 +24,9 @@ using RawAttentionService = v1::AttentionService::WithRawCallbackMethod_Attend<
 
 class AttentionService final : public RawAttentionService {
  public:
-  // All arguments outlive the service.
+  // All arguments outlive the service; `shadow` may be null.
   AttentionService(const ServerOptions& options, const BackendRegistry& registry, Admission& admission,
-                   Scheduler& scheduler);
+                   Scheduler& scheduler, Metrics& metrics, ShadowVerifier* shadow);
 
   // Makes open streams finish what they have and end. Call after Admission::CloseDoor.
   void StartDraining();
@@ -44,6 +45,7 @@ class AttentionService final : public RawAttentionService {
   const ServerOptions& options_;
   const BackendRegistry& registry_;
   Admission& admission_;
+  Metrics& metrics_;
   Pipeline pipeline_;
   std::mutex mutex_;
   std::vector<std::weak_ptr<tessera::AttendStream>> streams_;

@@ -63,6 +63,7 @@ void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& proble
   Ledger launch;
   AccountPlan(problem, plan, name, device, launch);
   launch.choice.batch_requests = static_cast<int32_t>(jobs.size());
+  jobs.front()->leads_launch = true;
   for (Job* const job : jobs) {
     Ledger& ledger = job->ledger;
     ledger.memory.workspace_peak = cost.workspace_peak;

@@ -17,6 +17,10 @@ ABSL_FLAG(
     std::string, listen, "127.0.0.1:50051",
     "addresses to serve on: HOST:PORT (port 0: any free one), [IPV6]:PORT or unix:PATH; separate several by "
     "commas or repeat the flag");
+ABSL_FLAG(
+    std::string, metrics_listen, "",
+    "address that serves metrics to Prometheus, over HTTP at /metrics: HOST:PORT (port 0: any free one); "
+    "IPv6 only where the civetweb library has it, which Debian 12's has not; empty: none");
 ABSL_FLAG(bool, insecure, false, "allow addresses that other machines can reach, unencrypted");
 ABSL_FLAG(std::string, backend, "auto", "backend of requests that name none");
 ABSL_FLAG(std::string, backend_plugin, "",
@@ -44,6 +48,12 @@ ABSL_FLAG(int, max_concurrent_requests, tessera::Limits{}.max_concurrent_request
           "requests in flight; more are refused with RESOURCE_EXHAUSTED");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "after SIGTERM or SIGINT, how long requests in flight may take before they are given up");
+ABSL_FLAG(double, shadow_verify, 0.0,
+          "share of the requests, 0..1, that are computed once more by standard attention, at the lowest "
+          "priority and after the reply; the metrics tell the errors found");
+ABSL_FLAG(int64_t, shadow_max_bytes, tessera::ShadowOptions{}.max_bytes,
+          "most bytes of payloads and replies that are kept for --shadow-verify; what finds no room is not "
+          "verified");
 ABSL_FLAG(std::string, log_level, "info",
           "trace, debug, info, warning, error or off; debug has one line per request");
 ABSL_FLAG(bool, help, false, "print this and exit");
@@ -55,6 +65,7 @@ namespace {
 // In the order of --help. Not every flag of the process: Abseil has some of its own.
 std::vector<absl::CommandLineFlag*> AllFlags() {
   constexpr const char* kNames[] = {"listen",
+                                    "metrics_listen",
                                     "insecure",
                                     "backend",
                                     "backend_plugin",
@@ -66,6 +77,8 @@ std::vector<absl::CommandLineFlag*> AllFlags() {
                                     "max_workspace_bytes",
                                     "max_concurrent_requests",
                                     "drain_timeout",
+                                    "shadow_verify",
+                                    "shadow_max_bytes",
                                     "log_level",
                                     "help",
                                     "version"};
@@ -86,6 +99,7 @@ std::string ValueForm(const absl::CommandLineFlag& flag) {
   if (flag.IsOfType<bool>()) return "true or false";
   if (flag.IsOfType<absl::Duration>()) return "a duration such as 30s or 2m";
   if (flag.IsOfType<int>() || flag.IsOfType<int64_t>()) return "a whole number";
+  if (flag.IsOfType<double>()) return "a number";
   return "a text";
 }
 
@@ -153,12 +167,15 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   CommandLine line;
   TESSERA_ASSIGN_OR_RETURN(line.cuda_device, ParseCudaDevice(absl::GetFlag(FLAGS_cuda_device)));
   line.server.listen = SplitList(absl::GetFlag(FLAGS_listen));
+  line.server.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
   line.server.insecure = absl::GetFlag(FLAGS_insecure);
   line.server.default_backend = absl::GetFlag(FLAGS_backend);
   line.server.limits.max_message_bytes = absl::GetFlag(FLAGS_max_message_bytes);
   line.server.limits.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   line.server.limits.max_workspace_bytes = absl::GetFlag(FLAGS_max_workspace_bytes);
   line.server.limits.max_concurrent_requests = absl::GetFlag(FLAGS_max_concurrent_requests);
+  line.server.shadow.rate = absl::GetFlag(FLAGS_shadow_verify);
+  line.server.shadow.max_bytes = absl::GetFlag(FLAGS_shadow_max_bytes);
   // Also brings an infinite duration into a range that the server's own check can name.
   line.server.drain_timeout = absl::ToChronoMilliseconds(absl::GetFlag(FLAGS_drain_timeout));
   line.backend_plugins = SplitList(absl::GetFlag(FLAGS_backend_plugin));
@@ -183,7 +200,9 @@ std::string Usage() {
   }
   absl::StrAppend(
       &usage,
-      "\nPrints \"listening on ADDRESS\" on stdout for each address once it serves; logs go to stderr.\n"
+      "\nPrints \"listening on ADDRESS\" on stdout for each address once it serves, and \"metrics on "
+      "ADDRESS\"\n"
+      "before them if asked to; logs go to stderr.\n"
       "SIGTERM or SIGINT: health turns NOT_SERVING, requests in flight complete, exit. A second one gives "
       "them up.\n"
       "Exit status: 0 drained, 1 could not start, 2 wrong usage, 3 requests in flight were given up, "

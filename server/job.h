@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "backend/core/backend.h"
 #include "backend/core/ledger.h"
+#include "server/method.h"
 #include "server/output_memory.h"
 #include "server/request_codec.h"
 #include "server/wire_message.h"
@@ -27,8 +28,8 @@ inline double Microseconds(Clock::duration duration) {
 
 // Where a request came from, and until when its answer is wanted.
 struct RequestContext {
-  uint64_t number = 0;      // the server's own id, for the log
-  const char* method = "";  // "Attend", "AttendStream"
+  uint64_t number = 0;  // the server's own id, for the log
+  Method method = Method::kAttend;
   Clock::time_point arrival;
   Clock::time_point deadline = Clock::time_point::max();
   // Set once nobody waits for the answer; shared by all requests of a stream.
@@ -48,6 +49,8 @@ struct Job {
   Clock::time_point queued_at;
   // It has failed in a launch that it shared, or that others ran beside: it runs once more, by itself.
   bool alone = false;
+  // Set on one job of each launch that computed, so that what all of it cost is counted once.
+  bool leads_launch = false;
   Ledger ledger;
   // Called exactly once, on any thread, with the job itself and how it ended. Must not block.
   std::function<void(std::unique_ptr<Job>, const absl::Status&)> done;

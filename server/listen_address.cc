@@ -103,4 +103,13 @@ absl::Status PrepareUnixPath(const std::string& path) {
       absl::StrCat("unix:", path, ": a stale socket that cannot be removed: ", std::strerror(errno)));
 }
 
+absl::Status CannotListen(const std::string& address) {
+  return MakeError(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("cannot listen on ", address, ": it is in use, not of this machine, or not permitted"),
+      {.reason = "LISTEN_FAILED",
+       .metadata = {{"expected", "an address that can be bound"}, {"actual", address}},
+       .retry_after = std::nullopt});
+}
+
 }  // namespace tessera

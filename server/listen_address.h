@@ -28,4 +28,7 @@ absl::StatusOr<ListenAddress> ParseListenAddress(const std::string& text);
 // somebody does, or when the file is no socket.
 absl::Status PrepareUnixPath(const std::string& path);
 
+// UNAVAILABLE, reason LISTEN_FAILED.
+absl::Status CannotListen(const std::string& address);
+
 }  // namespace tessera

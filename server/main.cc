@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -59,6 +60,15 @@ absl::StatusOr<std::unique_ptr<BackendRegistry>> MakeRegistry(const CommandLine&
   return registry;
 }
 
+// The backends of shadow verification, apart from those that serve: a CPU device with a thread pool of one,
+// and the GPU with streams and memory of their own.
+absl::StatusOr<std::unique_ptr<BackendRegistry>> MakeVerifiers(const CommandLine& line) {
+  auto verifiers = std::make_unique<BackendRegistry>();
+  TESSERA_RETURN_IF_ERROR(RegisterCudaBackends({.device = line.cuda_device}, *verifiers).status());
+  TESSERA_RETURN_IF_ERROR(RegisterCpuBackends({.num_threads = 1, .isa = std::nullopt}, *verifiers).status());
+  return verifiers;
+}
+
 absl::StatusOr<std::unique_ptr<Server>> StartServer(const CommandLine& line) {
   TESSERA_ASSIGN_OR_RETURN(std::unique_ptr<BackendRegistry> registry, MakeRegistry(line));
   for (const Backend* backend : registry->backends()) {
@@ -68,7 +78,11 @@ absl::StatusOr<std::unique_ptr<Server>> StartServer(const CommandLine& line) {
   for (const UnavailableBackend& backend : registry->unavailable()) {
     Log().info("event=backend_unavailable name={} reason={}", backend.name, Quoted(backend.reason.message()));
   }
-  return Server::Start(line.server, std::move(registry));
+  std::unique_ptr<BackendRegistry> verifiers;
+  if (line.server.shadow.rate > 0) {
+    TESSERA_ASSIGN_OR_RETURN(verifiers, MakeVerifiers(line));
+  }
+  return Server::Start(line.server, std::move(registry), std::move(verifiers));
 }
 
 // What signals do, before, while and after there is a server.
@@ -126,6 +140,10 @@ int Main(int argc, char** argv) {
     return Fail(absl::IsInvalidArgument(server.status()) ? kWrongUsage : kCannotStart, server.status());
   }
   shutdown.Serving(server->get());
+  if (const std::string metrics = (*server)->metrics_address(); !metrics.empty()) {
+    std::printf("metrics on %s\n", metrics.c_str());
+    Log().info("event=metrics address={}", Quoted(metrics));
+  }
   for (const std::string& address : (*server)->addresses()) {
     std::printf("listening on %s\n", address.c_str());
     Log().info("event=listening address={} version={} commit={}", Quoted(address), Version(), GitCommit());

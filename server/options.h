@@ -24,12 +24,24 @@ struct Limits {
   int max_stream_requests = 16;
 };
 
+// Shadow verification: a share of the requests is computed once more, by standard attention, and compared.
+struct ShadowOptions {
+  double rate = 0;  // that share, 0..1; 0: none
+  // What may wait for it: payloads and replies together, the one being replayed included. Its workspace comes
+  // on top, and is no more than this either.
+  int64_t max_bytes = int64_t{256} << 20;
+  int max_requests = 16;
+};
+
 struct ServerOptions {
   // "HOST:PORT" (port 0: any free one; IPv6 in brackets) or "unix:PATH".
   std::vector<std::string> listen = {"127.0.0.1:0"};
+  // "HOST:PORT" that serves metrics; empty: none.
+  std::string metrics_listen;
   // Allows addresses that other machines can reach, without encryption or authentication.
   bool insecure = false;
   Limits limits;
+  ShadowOptions shadow;
   // How long Drain waits for requests in flight before it gives them up.
   std::chrono::milliseconds drain_timeout = std::chrono::seconds(30);
   // The backend of a request that names none.

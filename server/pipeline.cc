@@ -27,7 +27,7 @@ void LogRequest(const Job& job, const std::string& id, const absl::Status& statu
       "request number={} id={} method={} backend={} kernel={} code={} message={} sequences={} q_tokens={} "
       "kv_tokens={} heads={}/{} head_dims={}/{} dtype={} batch_requests={} queue_us={:.0f} in_us={:.0f} "
       "compute_us={:.0f} out_us={:.0f} total_us={:.0f}",
-      job.context.number, Quoted(id), job.context.method,
+      job.context.number, Quoted(id), MethodName(job.context.method),
       job.backend == nullptr ? "-" : job.backend->info().name, Quoted(ledger.choice.kernel),
       absl::StatusCodeToString(status.code()), Quoted(status.message()), p.num_sequences, job.size.q_tokens,
       job.size.kv_tokens, p.num_q_heads, p.num_kv_heads, p.head_dim_qk, p.head_dim_v, DTypeName(p.q.dtype),
@@ -35,23 +35,28 @@ void LogRequest(const Job& job, const std::string& id, const absl::Status& statu
       ledger.time.transfer_out, ledger.time.total);
 }
 
-Pipeline::Outcome Finish(std::unique_ptr<Job> job, const absl::Status& status) {
-  Pipeline::Outcome outcome{.id = IdOf(*job), .status = status, .reply = {}};
-  job->ledger.time.total = MicrosecondsSince(job->context.arrival);
+Pipeline::Outcome Finish(Job& job, const absl::Status& status) {
+  Pipeline::Outcome outcome{.id = IdOf(job), .status = status, .reply = {}, .record = {}};
+  job.ledger.time.total = MicrosecondsSince(job.context.arrival);
   if (status.ok()) {
     outcome.status = Guarded(kServer, [&] {
       outcome.reply =
-          SerializeReply(EncodeReply(outcome.id, job->request.outputs, job->ledger), std::move(job->outputs));
+          SerializeReply(EncodeReply(outcome.id, job.request.outputs, job.ledger), std::move(job.outputs));
       return absl::OkStatus();
     });
   }
-  LogRequest(*job, outcome.id, outcome.status);
+  LogRequest(job, outcome.id, outcome.status);
+  outcome.record = {.method = job.context.method,
+                    .backend = job.backend,
+                    .ledger = std::move(job.ledger),
+                    .computed = status.ok(),
+                    .leads_launch = job.leads_launch};
   return outcome;
 }
 
 }  // namespace
 
-RequestContext Pipeline::NewContext(const char* method, Clock::time_point deadline) {
+RequestContext Pipeline::NewContext(Method method, Clock::time_point deadline) {
   RequestContext context;
   context.number = next_number_.fetch_add(1, std::memory_order_relaxed);
   context.method = method;
@@ -63,8 +68,12 @@ RequestContext Pipeline::NewContext(const char* method, Clock::time_point deadli
 void Pipeline::Attend(RequestContext context, grpc::ByteBuffer& message, Done done) {
   auto job = std::make_unique<Job>();
   job->context = std::move(context);
-  job->done = [done = std::move(done)](std::unique_ptr<Job> finished, const absl::Status& status) {
-    done(Finish(std::move(finished), status));
+  job->done = [shadow = shadow_, done = std::move(done)](std::unique_ptr<Job> finished,
+                                                         const absl::Status& status) {
+    Outcome outcome = Finish(*finished, status);
+    if (shadow != nullptr && outcome.status.ok()) shadow->Offer(std::move(finished), outcome.reply);
+    finished.reset();  // its memory is free before the client is answered
+    done(std::move(outcome));
   };
   const absl::Status status = Guarded(kServer, [&] { return Prepare(*job, message); });
   message.Clear();
@@ -79,7 +88,7 @@ void Pipeline::Refuse(RequestContext context, grpc::ByteBuffer& message, const a
   std::string id = ReadRequestId(message, kMaxIdBytes);
   message.Clear();
   LogRequest(job, id, reason);
-  done({.id = std::move(id), .status = reason, .reply = {}});
+  done({.id = std::move(id), .status = reason, .reply = {}, .record = {.method = job.context.method}});
 }
 
 absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
@@ -137,6 +146,7 @@ absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const
   });
   job.ledger.time.total = MicrosecondsSince(job.context.arrival);
   LogRequest(job, "", reply.status());
+  metrics_.CountRequest({.method = job.context.method, .backend = job.backend}, reply.status());
   return reply;
 }
 

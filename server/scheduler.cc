@@ -46,6 +46,11 @@ class Scheduler::Lane : private Executor::Owner {
 
   void Stop() { Close(DrainingError()); }
 
+  size_t waiting() const {
+    std::lock_guard lock(mutex_);
+    return queue_.size();
+  }
+
  private:
   Lane(int64_t max_batch_tokens, const OnDeviceLost& on_device_lost)
       : on_device_lost_(on_device_lost), queue_(max_batch_tokens) {}
@@ -115,7 +120,7 @@ class Scheduler::Lane : private Executor::Owner {
 
   const OnDeviceLost on_device_lost_;
   std::atomic<bool> lost_ = false;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   BatchQueue queue_;
   absl::Status closed_;                 // why nothing more is taken
@@ -147,6 +152,12 @@ void Scheduler::Submit(std::unique_ptr<Job> job) {
 void Scheduler::Cancel(const std::shared_ptr<std::atomic<bool>>& cancelled) {
   cancelled->store(true);
   for (const auto& [device, lane] : lanes_) lane->DropDead();
+}
+
+std::vector<std::pair<std::string, size_t>> Scheduler::Waiting() const {
+  std::vector<std::pair<std::string, size_t>> waiting;
+  for (const auto& [device, lane] : lanes_) waiting.emplace_back(device->id(), lane->waiting());
+  return waiting;
 }
 
 void Scheduler::Stop() {

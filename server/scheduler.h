@@ -5,6 +5,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -35,6 +38,9 @@ class Scheduler {
   // Marks the requests that share `cancelled`, and completes those that still wait, on this thread. What is
   // queued on the device is not interrupted; a large launch whose requests are all dead queues no more.
   void Cancel(const std::shared_ptr<std::atomic<bool>>& cancelled);
+
+  // How many jobs wait for a launch, by the id of their device.
+  std::vector<std::pair<std::string, size_t>> Waiting() const;
 
   // Completes everything that waits, and all that is submitted from now on, with UNAVAILABLE. Idempotent.
   void Stop();

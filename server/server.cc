@@ -18,7 +18,10 @@
 #include "server/attention_service.h"
 #include "server/listen_address.h"
 #include "server/log.h"
+#include "server/metrics.h"
+#include "server/metrics_endpoint.h"
 #include "server/scheduler.h"
+#include "server/shadow_verifier.h"
 
 namespace tessera {
 namespace {
@@ -59,30 +62,35 @@ absl::Status CheckOptions(const ServerOptions& options, const BackendRegistry& r
   return absl::OkStatus();
 }
 
+absl::Status CheckShadow(const ShadowOptions& options, bool has_verifiers) {
+  if (!(options.rate >= 0 && options.rate <= 1)) {  // nor NaN
+    return InvalidArgument("OPTION_INVALID", "--shadow-verify", "a share in 0..1",
+                           absl::StrCat(options.rate));
+  }
+  TESSERA_RETURN_IF_ERROR(CheckAtLeast("--shadow-max-bytes", options.max_bytes, 0, int64_t{1} << 50));
+  if (options.rate == 0 || has_verifiers) return absl::OkStatus();
+  return InvalidArgument("OPTION_INVALID", "--shadow-verify", "0, as there are no backends to verify with",
+                         absl::StrCat(options.rate));
+}
+
+absl::Status CheckReach(const char* flag, const ListenAddress& address, const ServerOptions& options) {
+  if (address.is_local() || options.insecure) return absl::OkStatus();
+  return InvalidArgument(
+      "LISTEN_INSECURE", flag,
+      "a loopback address or unix:PATH, as there is no encryption yet (--insecure allows others)",
+      Quoted(address.text));
+}
+
 absl::StatusOr<std::vector<ListenAddress>> ParseAddresses(const ServerOptions& options) {
   if (options.listen.empty())
     return InvalidArgument("LISTEN_MISSING", "--listen", "at least one address", "none");
   std::vector<ListenAddress> addresses;
   for (const std::string& text : options.listen) {
     TESSERA_ASSIGN_OR_RETURN(ListenAddress address, ParseListenAddress(text));
-    if (!address.is_local() && !options.insecure) {
-      return InvalidArgument(
-          "LISTEN_INSECURE", "--listen",
-          "a loopback address or unix:PATH, as there is no encryption yet (--insecure allows others)",
-          Quoted(text));
-    }
+    TESSERA_RETURN_IF_ERROR(CheckReach("--listen", address, options));
     addresses.push_back(std::move(address));
   }
   return addresses;
-}
-
-absl::Status CannotListen(const std::string& address) {
-  return MakeError(
-      absl::StatusCode::kUnavailable,
-      absl::StrCat("cannot listen on ", address, ": it is in use, not of this machine, or not permitted"),
-      {.reason = "LISTEN_FAILED",
-       .metadata = {{"expected", "an address that can be bound"}, {"actual", address}},
-       .retry_after = std::nullopt});
 }
 
 // A Unix socket's file, removed at the end, but only if it is still ours.
@@ -112,8 +120,14 @@ class SocketFile {
 
 class Server::Impl {
  public:
-  Impl(const ServerOptions& options, std::unique_ptr<BackendRegistry> registry)
-      : options_(options), registry_(std::move(registry)), admission_(options_.limits) {}
+  Impl(const ServerOptions& options, std::unique_ptr<BackendRegistry> registry,
+       std::unique_ptr<BackendRegistry> verifiers)
+      : options_(options), registry_(std::move(registry)), metrics_(*registry_), admission_(options_.limits) {
+    if (options_.shadow.rate > 0 && verifiers != nullptr) {
+      shadow_ = std::make_unique<ShadowVerifier>(options_.shadow, options_.limits.max_workspace_bytes,
+                                                 std::move(verifiers), metrics_.shadow());
+    }
+  }
 
   ~Impl() {
     RequestDrain();
@@ -125,11 +139,14 @@ class Server::Impl {
 
   absl::Status Start() {
     TESSERA_RETURN_IF_ERROR(CheckOptions(options_, *registry_));
+    TESSERA_RETURN_IF_ERROR(CheckShadow(options_.shadow, shadow_ != nullptr));
     TESSERA_ASSIGN_OR_RETURN(const std::vector<ListenAddress> listen, ParseAddresses(options_));
     TESSERA_ASSIGN_OR_RETURN(scheduler_,
                              Scheduler::Create(*registry_, options_.limits,
                                                [this](const absl::Status& health) { OnDeviceLost(health); }));
-    service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_);
+    service_ = std::make_unique<AttentionService>(options_, *registry_, admission_, *scheduler_, metrics_,
+                                                  shadow_.get());
+    TESSERA_RETURN_IF_ERROR(StartMetrics());
     TESSERA_RETURN_IF_ERROR(Listen(listen));
     UpdateHealth();
     return absl::OkStatus();
@@ -140,6 +157,7 @@ class Server::Impl {
     UpdateHealth();  // first: once the door is closed, Wait may shut gRPC down before a watcher has heard
     admission_.CloseDoor();
     if (service_ != nullptr) service_->StartDraining();
+    if (shadow_ != nullptr) shadow_->Stop();
   }
 
   void Abort() {
@@ -164,6 +182,9 @@ class Server::Impl {
   }
 
   const std::vector<std::string>& addresses() const { return addresses_; }
+  std::string metrics_address() const {
+    return metrics_endpoint_ == nullptr ? std::string() : metrics_endpoint_->address();
+  }
   bool device_lost() const { return device_lost_; }
 
  private:
@@ -171,6 +192,22 @@ class Server::Impl {
     Log().error("event=device_lost reason={}", Quoted(health.message()));
     device_lost_ = true;
     RequestDrain();
+  }
+
+  absl::Status StartMetrics() {
+    if (options_.metrics_listen.empty()) return absl::OkStatus();
+    TESSERA_ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(options_.metrics_listen));
+    TESSERA_RETURN_IF_ERROR(CheckReach("--metrics-listen", address, options_));
+    TESSERA_ASSIGN_OR_RETURN(
+        metrics_endpoint_, MetricsEndpoint::Start(address, metrics_, *registry_, [this] { return Load(); }));
+    return absl::OkStatus();
+  }
+
+  ServerLoad Load() const {
+    return {.requests_in_flight = admission_.requests(),
+            .open_streams = admission_.streams(),
+            .draining = draining_,
+            .waiting = scheduler_->Waiting()};
   }
 
   absl::Status Listen(const std::vector<ListenAddress>& listen) {
@@ -241,6 +278,8 @@ class Server::Impl {
 
   const ServerOptions options_;
   const std::unique_ptr<BackendRegistry> registry_;
+  Metrics metrics_;
+  std::unique_ptr<ShadowVerifier> shadow_;
   Admission admission_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AttentionService> service_;
@@ -251,19 +290,22 @@ class Server::Impl {
   std::vector<std::string> addresses_;
   std::vector<SocketFile> socket_files_;
   std::once_flag stopped_;
+  std::unique_ptr<MetricsEndpoint> metrics_endpoint_;  // last: its threads read all of the above
 };
 
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
-                                                      std::unique_ptr<BackendRegistry> registry) {
-  auto impl = std::make_unique<Impl>(options, std::move(registry));
+                                                      std::unique_ptr<BackendRegistry> registry,
+                                                      std::unique_ptr<BackendRegistry> verifiers) {
+  auto impl = std::make_unique<Impl>(options, std::move(registry), std::move(verifiers));
   TESSERA_RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
 const std::vector<std::string>& Server::addresses() const { return impl_->addresses(); }
+std::string Server::metrics_address() const { return impl_->metrics_address(); }
 void Server::RequestDrain() { impl_->RequestDrain(); }
 void Server::Abort() { impl_->Abort(); }
 bool Server::Wait() { return impl_->Wait(); }

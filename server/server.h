@@ -16,9 +16,12 @@ namespace tessera {
 class Server {
  public:
   // Binds, starts all threads and serves. INVALID_ARGUMENT for options that make no sense, a non-loopback
-  // address without `insecure` among them; ALREADY_EXISTS, UNAVAILABLE for an address that cannot be had.
+  // address without `insecure` among them; `verifiers`: the backends of shadow verification, which must be
+  // there when options.shadow.rate is not 0, see ShadowVerifier; ALREADY_EXISTS, UNAVAILABLE for an address
+  // that cannot be had.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
-                                                       std::unique_ptr<BackendRegistry> registry);
+                                                       std::unique_ptr<BackendRegistry> registry,
+                                                       std::unique_ptr<BackendRegistry> verifiers = nullptr);
   // Gives up what is still in flight (waiting only for launches that run) and stops.
   ~Server();
   Server(const Server&) = delete;
@@ -26,6 +29,8 @@ class Server {
 
   // As clients dial them, with the ports that were bound: "127.0.0.1:41234", "unix:/run/tessera.sock".
   const std::vector<std::string>& addresses() const;
+  // Where metrics are served, as "127.0.0.1:41234"; empty where they are not.
+  std::string metrics_address() const;
 
   // Health turns NOT_SERVING, new requests get UNAVAILABLE, what is in flight goes on. Returns at once.
   // Idempotent.

@@ -39,6 +39,21 @@ TEST(FlagsTest, CudaDeviceIsANumberOrAutoOrNone) {
   }
 }
 
+TEST(FlagsTest, MetricsAndShadowVerificationAreOffUnlessAskedFor) {
+  const auto off = Parse({"--cuda-device=auto"});
+  ASSERT_TRUE(off.ok()) << off.status();
+  EXPECT_EQ(off->server.metrics_listen, "");
+  EXPECT_EQ(off->server.shadow.rate, 0);
+  const auto on =
+      Parse({"--metrics-listen=[::1]:9464", "--shadow-verify=0.25", "--shadow-max-bytes", "1000"});
+  EXPECT_EQ(on->server.metrics_listen, "[::1]:9464");
+  EXPECT_EQ(on->server.shadow.rate, 0.25);
+  EXPECT_EQ(on->server.shadow.max_bytes, 1000);
+  const auto bad = Parse({"--shadow-verify=some"});
+  EXPECT_THAT(std::string(bad.status().message()),
+              AllOf(HasSubstr("--shadow-verify"), HasSubstr("expected a number")));
+}
+
 TEST(FlagsTest, HelpNamesEveryFlagAsItIsWritten) {
   const std::string usage = Usage();
   for (const char* flag : {"--cuda-device=auto", "--cpu-isa", "--listen=127.0.0.1:50051", "--help"}) {
