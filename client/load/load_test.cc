@@ -244,7 +244,7 @@ LoadPoint ClosedPoint(int64_t concurrency) {
 LoadPoint OpenPoint(Arrivals arrivals, double rate, uint64_t seed) {
   const char* const name = arrivals == Arrivals::kPoisson ? "poisson" : "constant";
   return {0, [=] { return MakeSchedule(arrivals, rate, seed); }, rate,
-          absl::StrFormat("%.4g/s %s", rate, name)};
+          absl::StrFormat("%.6g/s %s", rate, name)};
 }
 
 LoadPoint TracePoint(const Trace& trace, double speed) {

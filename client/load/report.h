@@ -14,6 +14,9 @@ inline constexpr double kPercentiles[] = {50, 90, 95, 99, 99.9};
 // A terminal's: tables, errors, and the verdict on every point.
 std::string FormatText(const LoadReport& report);
 
+// What a search, an overload and the verification came to; "" without any.
+std::string FormatConclusions(const LoadReport& report);
+
 // Field names end in their units. Latencies are those of successful replies, from the scheduled send.
 client::Json ToJson(const LoadReport& report);
 

@@ -99,7 +99,9 @@ std::string Verdicts(const LoadReport& report) {
   return text;
 }
 
-std::string Conclusions(const LoadReport& report) {
+}  // namespace
+
+std::string FormatConclusions(const LoadReport& report) {
   std::string text;
   for (const SearchResult& search : report.searches) {
     if (search.held > 0) {
@@ -133,12 +135,10 @@ std::string Conclusions(const LoadReport& report) {
   return text;
 }
 
-}  // namespace
-
 std::string FormatText(const LoadReport& report) {
   return absl::StrCat(report.workload, "\n", report.server, "\n\n", Throughputs(report), "\n",
                       Latencies(report), "\n", Times(report), "\n", Errors(report), Verdicts(report),
-                      Conclusions(report));
+                      FormatConclusions(report));
 }
 
 }  // namespace tessera::load
