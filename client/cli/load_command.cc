@@ -51,6 +51,7 @@ absl::Status WriteResults(const LoadOptions& options, const load::LoadReport& re
 
 ExitCode ExitCodeOf(const load::LoadReport& report) {
   if (report.verification && report.verification->wrong > 0) return ExitCode::kFailure;
+  if (report.totals && !report.totals->agree()) return ExitCode::kFailure;
   int64_t ok = 0;
   for (const load::PointResult& point : report.points) ok += point.phase.tally.ok;
   return ok > 0 ? ExitCode::kOk : ExitCode::kFailure;

@@ -114,6 +114,10 @@ OptionTable MakeLoadTable(LoadOptions& options) {
   table.Value("json", "FILE", &options.json,
               "all figures, histograms and timelines; - for stdout, without the tables");
   table.Value("csv", "FILE", &options.csv, "one line for each phase");
+  table.Value(
+      "metrics", "HOST:PORT", &options.metrics,
+      "of the server's Prometheus endpoint: compare its totals with those here; other clients must be "
+      "silent");
   table.Value("html", "FILE", &options.html, "a page with plots");
   table.Footer(
       "Examples:\n"
@@ -254,6 +258,7 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const LoadOptions& options) {
   settings.rounds = static_cast<int>(options.rounds);
   settings.verify = options.verify;
   settings.oracle = options.oracle;
+  settings.metrics = options.metrics;
   if (!options.trace.empty()) {
     TESSERA_TRY_ASSIGN(plan.trace, load::ReadTrace(options.trace));
     settings.points.push_back(load::TracePoint(*plan.trace, options.trace_speed));

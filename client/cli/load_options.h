@@ -47,6 +47,7 @@ struct LoadOptions {
   int64_t channels = 1, threads = 1, max_in_flight = 100'000;
   // Results
   std::string json, csv, html;
+  std::string metrics;
 };
 
 // Everything that LoadOptions ask for, checked.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,7 @@ constexpr double kAchieved = 0.95;       // share of the offered rate that must 
 constexpr int kMaxProbes = 40;
 constexpr double kCalmLoad = 0.5;  // of the capacity, before and after an overload
 constexpr size_t kHealthySlots = 5;
+constexpr int kTotalsAttempts = 20;
 
 double RateOf(const PhaseResult& result) { return static_cast<double>(result.tally.ok) / result.seconds; }
 
@@ -95,6 +97,19 @@ class LoadTest {
     RunSteps(target, capacity, report);
   }
 
+  // `before`: the server's counts when the test began.
+  absl::StatusOr<TotalsComparison> CompareTotals(const CountsByCode& before) const {
+    TotalsComparison totals{answered_, {}, unanswered_};
+    for (int attempt = 0; attempt < kTotalsAttempts; ++attempt) {
+      TESSERA_TRY_ASSIGN(totals.server, ReadRequestsTotal(settings_.metrics));
+      for (const auto& [code, count] : before) totals.server[code] -= count;
+      if (totals.agree()) break;
+      // The last requests may have ended here before the server wrote them down.
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    return totals;
+  }
+
  private:
   PhaseResult Run(const Target& target, const LoadPoint& point, PhaseSettings settings) {
     settings.point = point;
@@ -102,6 +117,8 @@ class LoadTest {
     observer_.PhaseBegins(target.address(), point, settings.warmup + settings.duration, live);
     PhaseResult result = RunPhase(target, workload_, settings, verifier_, live);
     observer_.PhaseEnds(result);
+    for (const auto& [code, count] : result.tally.answered) answered_[code] += count;
+    unanswered_ += result.tally.unanswered;
     return result;
   }
 
@@ -118,6 +135,7 @@ class LoadTest {
   // "" when the limit held.
   std::string WhyNot(const PhaseResult& phase, double rate) const {
     const Tally& tally = phase.tally;
+    if (tally.attempted == 0) return "no request fell into the time of the phase";
     const int64_t limit = std::chrono::duration_cast<Nanoseconds>(settings_.search->p99_limit).count();
     if (static_cast<double>(tally.failed()) > kLittleFailure * static_cast<double>(tally.attempted)) {
       return absl::StrCat(tally.failed(), " of ", tally.attempted, " requests failed");
@@ -137,11 +155,11 @@ class LoadTest {
   void RunSteps(const Target& target, double capacity, LoadReport& report) {
     const OverloadSettings& overload = *settings_.overload;
     PhaseSettings settings = settings_.phase;
-    const Clock::duration burst = settings.duration;
+    const Clock::duration burst = settings.duration, calm = std::min(overload.calm, burst);
     const double rates[] = {kCalmLoad * capacity, overload.factor * capacity, kCalmLoad * capacity};
-    const Clock::duration lengths[] = {overload.calm, burst, overload.calm};
-    settings.cuts = {overload.calm, overload.calm + burst};
-    settings.duration = overload.calm + burst + overload.calm;
+    const Clock::duration lengths[] = {calm, burst, calm};
+    settings.cuts = {calm, calm + burst};
+    settings.duration = calm + burst + calm;
     settings.count.reset();
 
     LoadPoint point;
@@ -194,6 +212,8 @@ class LoadTest {
     return std::nullopt;
   }
 
+  CountsByCode answered_;
+  int64_t unanswered_ = 0;
   const std::vector<std::unique_ptr<Target>>& targets_;
   const Workload& workload_;
   const LoadTestSettings& settings_;
@@ -225,6 +245,10 @@ absl::StatusOr<LoadReport> RunLoadTest(const std::vector<std::unique_ptr<Target>
     TESSERA_TRY(workload.PrepareReferences(targets.front()->client(), settings.oracle));
     verifier.emplace(workload, settings.verify);
   }
+  CountsByCode before;
+  if (!settings.metrics.empty()) {
+    TESSERA_TRY_ASSIGN(before, ReadRequestsTotal(settings.metrics));
+  }
   LoadTest test(targets, workload, settings, verifier ? &*verifier : nullptr, observer);
   if (settings.search) {
     for (const auto& target : targets) test.Search(*target, report);
@@ -232,6 +256,9 @@ absl::StatusOr<LoadReport> RunLoadTest(const std::vector<std::unique_ptr<Target>
     for (const auto& target : targets) test.Overload(*target, report);
   } else {
     test.RunPoints(report);
+  }
+  if (!settings.metrics.empty()) {
+    TESSERA_TRY_ASSIGN(report.totals, test.CompareTotals(before));
   }
   if (verifier) report.verification = verifier->Finish();
   return report;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/load/phase.h"
+#include "client/load/server_totals.h"
 #include "client/load/verdict.h"
 
 namespace tessera::load {
@@ -23,9 +24,10 @@ struct SearchSettings {
 
 struct OverloadSettings {
   double factor = 2;
-  std::optional<double> capacity;                 // requests/s; unset: measured by a closed loop first
-  int64_t concurrency = 16;                       // of that closed loop
-  Clock::duration calm{std::chrono::seconds(5)};  // at half the capacity, before and after
+  std::optional<double> capacity;  // requests/s; unset: measured by a closed loop first
+  int64_t concurrency = 16;        // of that closed loop
+  Clock::duration calm{
+      std::chrono::seconds(5)};  // at half the capacity, before and after; no longer than the overload
 };
 
 struct LoadTestSettings {
@@ -37,6 +39,7 @@ struct LoadTestSettings {
   int rounds = 1;                          // of each point on each target, in turn
   double verify = 0;                       // share of the replies; 0: none
   std::string oracle = "cpu_standard";
+  std::string metrics;  // HOST:PORT of the server's metrics, to compare totals with; empty: do not
   uint64_t seed = 0;
 };
 
@@ -68,6 +71,7 @@ struct LoadReport {
   std::vector<SearchResult> searches;
   std::vector<OverloadResult> overloads;
   std::optional<VerifierReport> verification;
+  std::optional<TotalsComparison> totals;
 };
 
 // Told of each phase, by the thread that runs the test.

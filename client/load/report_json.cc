@@ -129,6 +129,13 @@ Json ToJson(const LoadReport& report) {
   for (const PointResult& point : report.points) json["points"].push_back(PointJson(point));
   for (const SearchResult& search : report.searches) json["searches"].push_back(SearchJson(search));
   for (const OverloadResult& overload : report.overloads) json["overloads"].push_back(OverloadJson(overload));
+  if (report.totals) {
+    json["totals"] = {{"client_answered", report.totals->client},
+                      {"server", report.totals->server},
+                      {"unanswered", report.totals->unanswered},
+                      {"unanswered_that_reached_the_server", report.totals->reached()},
+                      {"agree", report.totals->agree()}};
+  }
   if (report.verification) {
     const VerifierReport& v = *report.verification;
     json["verification"] = {{"verified", v.verified},

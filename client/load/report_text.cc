@@ -125,6 +125,18 @@ std::string FormatConclusions(const LoadReport& report) {
     text +=
         overload.recovery_seconds ? absl::StrFormat("%.1f s\n", *overload.recovery_seconds) : "not seen\n";
   }
+  if (report.totals) {
+    const TotalsComparison& totals = *report.totals;
+    absl::StrAppend(&text, "\ntotals, warm-up included, ", totals.agree() ? "agree" : "DISAGREE", ":");
+    for (const auto& [code, count] : totals.server) {
+      if (count == 0) continue;
+      const auto ours = totals.client.find(code);
+      absl::StrAppend(&text, " ", code, " ", ours == totals.client.end() ? 0 : ours->second, " here and ",
+                      count, " at the server;");
+    }
+    absl::StrAppendFormat(&text, " %d without an answer, of which %d reached the server\n", totals.unanswered,
+                          totals.reached());
+  }
   if (report.verification) {
     const VerifierReport& v = *report.verification;
     absl::StrAppendFormat(

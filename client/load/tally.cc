@@ -28,6 +28,8 @@ void Tally::Merge(const Tally& other) {
   in_time += other.in_time;
   for (const auto& [key, count] : other.errors) errors[key] += count;
   messages.insert(other.messages.begin(), other.messages.end());
+  for (const auto& [code, count] : other.answered) answered[code] += count;
+  unanswered += other.unanswered;
   latency.Merge(other.latency);
   service.Merge(other.service);
   lag.Merge(other.lag);

@@ -69,6 +69,10 @@ struct Tally {
   Clock::time_point last{};  // arrival of the last reply or error
   std::vector<TimelineSlot> timeline;
 
+  // Of the warm-up too: what the server's own counters are compared with.
+  std::map<std::string, int64_t> answered;  // by code
+  int64_t unanswered = 0;
+
   TimelineSlot& Slot(Clock::duration since_start);
   void Merge(const Tally& other);
 

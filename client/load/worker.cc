@@ -55,11 +55,6 @@ ErrorKey KeyOf(const grpc::Status& status) {
   return key;
 }
 
-void RecordError(const grpc::Status& status, Tally& tally) {
-  const ErrorKey key = KeyOf(status);
-  if (tally.errors[key]++ == 0) tally.messages.emplace(key, status.error_message());
-}
-
 void RecordLedger(const v1::Ledger& ledger, double lag_us, double service_us, Tally& tally) {
   const v1::TimeLedger& time = ledger.time();
   const double transfer = time.transfer_in() + time.transfer_out();
@@ -231,8 +226,15 @@ void Worker::Receive() {
 void Worker::Complete(Call& call, Clock::time_point now) {
   const bool ok = call.status.ok();
   (ok ? phase_.live.ok : phase_.live.failed).fetch_add(1, std::memory_order_relaxed);
-  if (!call.measured) return;
   Tally& tally = segments_[SegmentOf(call.scheduled)];
+  ErrorKey error;
+  if (!ok) error = KeyOf(call.status);
+  if (ok || error.reach == Reach::kAnswered) {
+    ++tally.answered[ok ? "OK" : error.code];
+  } else {
+    ++tally.unanswered;
+  }
+  if (!call.measured) return;
   ++tally.attempted;
   tally.last = std::max(tally.last, now);
   tally.lag.Record(NanosecondsOf(call.sent - call.scheduled));
@@ -240,7 +242,8 @@ void Worker::Complete(Call& call, Clock::time_point now) {
   ++slot.attempted;
   if (!ok) {
     ++slot.failed;
-    return RecordError(call.status, tally);
+    if (tally.errors[error]++ == 0) tally.messages.emplace(error, call.status.error_message());
+    return;
   }
   ++slot.ok;
   slot.max_latency = std::max(slot.max_latency, NanosecondsOf(now - call.scheduled));

@@ -43,7 +43,8 @@ TEST(HistogramTest, PercentilesAreWithinAThousandth) {
   }
   std::sort(values.begin(), values.end());
   for (double percent : {1.0, 50.0, 90.0, 99.0, 99.9, 100.0}) {
-    const auto rank = static_cast<size_t>(std::ceil(percent / 100 * static_cast<double>(values.size())));
+    const auto rank =
+        static_cast<size_t>(std::ceil(percent * static_cast<double>(values.size() / 100) - 1e-6));
     const int64_t expected = values[rank - 1];
     EXPECT_GE(histogram.Percentile(percent), expected) << percent;
     EXPECT_LE(static_cast<double>(histogram.Percentile(percent)), static_cast<double>(expected) * 1.001 + 1)

@@ -114,9 +114,9 @@ TEST_F(LoadCliTest, SearchFindsARateAndOverloadAnEnd) {
   EXPECT_GT(found["points"].size(), 1u);
 
   server_.RefuseEvery(2);
-  const json over = Load({"--overload=2", "--capacity=100", "--warmup=0", "--duration=0.2"});
+  const json over = Load({"--overload=2", "--capacity=200", "--warmup=0", "--duration=0.7"});
   const json& result = over["overloads"][0];
-  EXPECT_EQ(result["offered_per_s"], 200);
+  EXPECT_EQ(result["offered_per_s"], 400);
   EXPECT_NEAR(result["refused_share"], 0.5, 0.1);
   EXPECT_TRUE(result["recovery_s"].is_null());  // it refuses to the end
   EXPECT_EQ(over["points"].size(), 3u);

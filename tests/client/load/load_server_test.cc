@@ -22,7 +22,8 @@ class LoadServerTest : public ::testing::Test {
     tessera::testing::ProcessResult failure;
     server_ = tessera::testing::ServerProcess::Start(
         TESSERA_SERVER_BINARY,
-        {"--threads=1", "--listen=unix:" + socket_.string(), "--backend-plugin=" TESSERA_PLUGIN_NULL},
+        {"--threads=1", "--listen=127.0.0.1:0,unix:" + socket_.string(),
+         "--backend-plugin=" TESSERA_PLUGIN_NULL},
         &failure);
     ASSERT_NE(server_, nullptr) << failure.err;
   }
@@ -41,7 +42,6 @@ class LoadServerTest : public ::testing::Test {
 };
 
 TEST_F(LoadServerTest, ComparesTransportsAndVerifiesReplies) {
-  ASSERT_EQ(server_->addresses().size(), 2u);
   ASSERT_EQ(Run({"--server=" + server_->addresses()[0] + "," + server_->addresses()[1], "--concurrency=4",
                  "--rounds=2", "--warmup=0.1", "--duration=0.3", "--dtype=fp32,bf16,fp8_e4m3",
                  "--sequences=1..3", "--q-len=1..40", "--kv-len=lognormal:40:0.5:90", "--heads=4",

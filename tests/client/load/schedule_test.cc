@@ -99,7 +99,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadTrace{"empty", "# nothing\n", "expected at least one request", "got none"},
         BadTrace{"not_a_time", "0\n1.x\n", "line 2: expected seconds", "got '1.x'"},
         BadTrace{"negative", "-1\n", "line 1: expected seconds", "got '-1'"},
-        BadTrace{"infinite", "inf_\ninf\n", "line 2: expected seconds", "got 'inf'"},
+        BadTrace{"infinite", "0\ninf\n", "line 2: expected seconds", "got 'inf'"},
         BadTrace{"backwards", "1\n0.5\n", "line 2: expected a time not before", "got '0.5'"},
         BadTrace{"zero_length", "0,0\n", "line 1: expected a length of at least 1", "got '0'"},
         BadTrace{"too_many", "0,1,2,3\n", "line 1: expected SECONDS[,Q_LEN[,KV_LEN]]", "got '0,1,2,3'"},
