@@ -20,6 +20,7 @@ constexpr double kAchieved = 0.95;       // share of the offered rate that must 
 constexpr int kMaxProbes = 40;
 constexpr double kCalmLoad = 0.5;  // of the capacity, before and after an overload
 constexpr size_t kHealthySlots = 5;
+constexpr int64_t kUsualSpread = 2;  // a latency of so many times the earlier p99 is as before
 constexpr int kTotalsAttempts = 20;
 
 double RateOf(const PhaseResult& result) { return static_cast<double>(result.tally.ok) / result.seconds; }
@@ -185,20 +186,24 @@ class LoadTest {
       report.points.push_back(std::move(result));
     }
     const Tally& during = report.points[report.points.size() - 2].phase.tally;
-    OverloadResult result{target.address(), capacity, rates[1], 0, 0, std::nullopt};
+    OverloadResult result{target.address(), capacity, rates[1], 0, 0, std::nullopt, std::nullopt};
     result.goodput = static_cast<double>(during.in_time) / std::chrono::duration<double>(burst).count();
     result.shed = static_cast<double>(during.failed(Reach::kAnswered)) /
                   static_cast<double>(std::max<int64_t>(during.attempted, 1));
-    result.recovery_seconds = Recovery(phase.tally.timeline, settings.cuts[1]);
+    const int64_t in_time =
+        settings.deadline ? std::chrono::duration_cast<Nanoseconds>(*settings.deadline).count() : INT64_MAX;
+    const Tally& before = report.points[report.points.size() - 3].phase.tally;
+    const int64_t as_before = kUsualSpread * before.latency.Percentile(99);
+    result.recovery_seconds = Recovery(phase.tally.timeline, settings.cuts[1], in_time);
+    result.latency_recovery_seconds =
+        Recovery(phase.tally.timeline, settings.cuts[1], std::min(as_before, in_time));
     report.overloads.push_back(std::move(result));
   }
 
-  // From the overload's end to the first of kHealthySlots in a row in which all replies were ok and in time.
-  std::optional<double> Recovery(const std::vector<TimelineSlot>& timeline,
-                                 Clock::duration overload_end) const {
-    const int64_t limit = settings_.phase.deadline
-                              ? std::chrono::duration_cast<Nanoseconds>(*settings_.phase.deadline).count()
-                              : INT64_MAX;
+  // From the overload's end to the first of kHealthySlots in a row in which nothing failed or took longer
+  // than `limit`.
+  static std::optional<double> Recovery(const std::vector<TimelineSlot>& timeline,
+                                        Clock::duration overload_end, int64_t limit) {
     const auto first = static_cast<size_t>(overload_end / kSlotWidth);
     size_t healthy = 0;
     for (size_t i = first; i < timeline.size(); ++i) {

@@ -62,7 +62,9 @@ struct OverloadResult {
   std::string target;
   double capacity = 0, offered = 0, goodput = 0;  // requests/s; goodput: replies within the deadline
   double shed = 0;                                // share of the requests that the server refused
-  std::optional<double> recovery_seconds;  // until replies are whole and in time again; nullopt: not seen
+  // From its end: until all requests are answered in time again, and until their latency is what it was;
+  // nullopt: not seen.
+  std::optional<double> recovery_seconds, latency_recovery_seconds;
 };
 
 struct LoadReport {

@@ -77,7 +77,7 @@ void Progress::Draw(Clock::time_point now) {
   const int full = static_cast<int>(share * kBarWidth);
   std::string line =
       absl::StrCat("[", std::string(static_cast<size_t>(full), '#'),
-                   std::string(static_cast<size_t>(kBarWidth - full), '.'), "] ", title_, "  ", figures);
+                   std::string(static_cast<size_t>(kBarWidth - full), '.'), "] ", figures, "  ", title_);
   // A line that wraps would not be overwritten by the next.
   line.resize(std::min(line.size(), static_cast<size_t>(std::max(width_ - 1, 1))));
   out_ << "\r\033[K" << line << std::flush;

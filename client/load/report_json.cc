@@ -110,7 +110,9 @@ Json OverloadJson(const OverloadResult& overload) {
             {"offered_per_s", overload.offered},
             {"ok_in_time_per_s", overload.goodput},
             {"refused_share", overload.shed}};
-  json["recovery_s"] = overload.recovery_seconds ? Json(*overload.recovery_seconds) : Json(nullptr);
+  const auto seconds = [](const std::optional<double>& s) { return s ? Json(*s) : Json(nullptr); };
+  json["recovery_s"] = seconds(overload.recovery_seconds);
+  json["latency_recovery_s"] = seconds(overload.latency_recovery_seconds);
   return json;
 }
 

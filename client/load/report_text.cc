@@ -122,8 +122,11 @@ std::string FormatConclusions(const LoadReport& report) {
         "capacity); recovery ",
         overload.target, overload.capacity, overload.offered, 100 * overload.shed, overload.goodput,
         100 * overload.goodput / overload.capacity);
-    text +=
-        overload.recovery_seconds ? absl::StrFormat("%.1f s\n", *overload.recovery_seconds) : "not seen\n";
+    const auto seconds = [](const std::optional<double>& s) {
+      return s ? absl::StrFormat("%.1f s", *s) : std::string("not seen");
+    };
+    absl::StrAppend(&text, seconds(overload.recovery_seconds), ", of latency too ",
+                    seconds(overload.latency_recovery_seconds), "\n");
   }
   if (report.totals) {
     const TotalsComparison& totals = *report.totals;

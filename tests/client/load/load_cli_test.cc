@@ -118,7 +118,8 @@ TEST_F(LoadCliTest, SearchFindsARateAndOverloadAnEnd) {
   const json& result = over["overloads"][0];
   EXPECT_EQ(result["offered_per_s"], 400);
   EXPECT_NEAR(result["refused_share"], 0.5, 0.1);
-  EXPECT_TRUE(result["recovery_s"].is_null());  // it refuses to the end
+  EXPECT_TRUE(result["recovery_s"].is_null());
+  EXPECT_TRUE(result["latency_recovery_s"].is_null());  // it refuses to the end
   EXPECT_EQ(over["points"].size(), 3u);
 }
 
