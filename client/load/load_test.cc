@@ -123,7 +123,9 @@ class LoadTest {
     return result;
   }
 
-  static void Judge(PointResult& result) { result.verdict = JudgeBottleneck(result.phase, UsableCores()); }
+  static void Judge(PointResult& result) {
+    result.verdict = JudgeBottleneck(result.phase, result.point.open(), UsableCores());
+  }
 
   const PhaseResult& Probe(const Target& target, double rate, LoadReport& report) {
     PointResult result{

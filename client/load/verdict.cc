@@ -49,7 +49,7 @@ int64_t Sheds(const Tally& tally) {
 
 }  // namespace
 
-Verdict JudgeBottleneck(const PhaseResult& result, int cores) {
+Verdict JudgeBottleneck(const PhaseResult& result, bool open, int cores) {
   const Tally& tally = result.tally;
   Verdict verdict;
   if (tally.ok == 0) {
@@ -77,7 +77,9 @@ Verdict JudgeBottleneck(const PhaseResult& result, int cores) {
     verdict.reasons.push_back(
         absl::StrCat("the backend computed ", Percent(std::min(device_share, 1.0)), " of the time"));
   } else if (tally.ledgers > 0) {
-    verdict.bottleneck = parts.front().name;
+    const bool met = open && tally.failed() == 0 && cpu_share <= kBusy;
+    verdict.bottleneck =
+        absl::StrCat(met ? "none at this rate, the latency is mostly " : "", parts.front().name);
   } else {
     verdict.bottleneck = "none can be told";
     verdict.reasons.push_back("the replies carry no ledger");

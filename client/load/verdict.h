@@ -9,11 +9,13 @@
 namespace tessera::load {
 
 struct Verdict {
-  std::string bottleneck;            // "compute", "wire", "the load generator", ...
+  // "compute", "wire", "the load generator", ...; "none at this rate, ..." where an open loop got all it
+  // asked for and nothing was used up.
+  std::string bottleneck;
   std::vector<std::string> reasons;  // with figures, the decisive one first
 };
 
-// `cores`: those that this process may use.
-Verdict JudgeBottleneck(const PhaseResult& result, int cores);
+// `open`: of an open loop; `cores`: those that this process may use.
+Verdict JudgeBottleneck(const PhaseResult& result, bool open, int cores);
 
 }  // namespace tessera::load
