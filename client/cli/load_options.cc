@@ -40,12 +40,13 @@ void RegisterLoad(OptionTable& table, LoadOptions& options) {
   table.Value("trace-speed", "X", &options.trace_speed, "replay so many times as fast; default 1");
   table.Switch("find-rate", &options.find_rate, "search for the highest rate whose p99 keeps to --p99-limit");
   table.Value("p99-limit", "MS", &options.p99_limit_ms, "of --find-rate");
+  table.Value("overload", "X", &options.overload,
+              "offer X times the capacity for --duration, with half the capacity before and after, up to 5 s "
+              "each: what is "
+              "refused, what is in time, and how long recovery takes");
   table.Value(
-      "overload", "X", &options.overload,
-      "offer X times the capacity for --duration, with 5 s of half the capacity before and after: what is "
-      "refused, what is in time, and how long recovery takes");
-  table.Value("capacity", "X", &options.capacity,
-              "requests a second; default measured first, by a closed loop of --concurrency (16)");
+      "capacity", "X", &options.capacity,
+      "requests a second, for --overload; default measured first, by a closed loop of --concurrency (16)");
 }
 
 void RegisterTime(OptionTable& table, LoadOptions& options) {
@@ -201,6 +202,9 @@ absl::Status CheckOneLoad(const LoadOptions& options) {
   }
   if (options.find_rate != options.p99_limit_ms.has_value()) {
     return UsageError("--find-rate and --p99-limit go together; expected both, got one");
+  }
+  if (options.trace_speed != 1 && options.trace.empty()) {
+    return UsageError("--trace-speed is for --trace, which is missing");
   }
   if (options.capacity && !options.overload)
     return UsageError("--capacity is for --overload, which is missing");

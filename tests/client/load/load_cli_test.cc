@@ -209,6 +209,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadUsage{"not_a_rate", {"--rate=fast"}, "--rate: expected", "fast"},
         BadUsage{"two_loads", {"--rate=1", "--concurrency=1"}, "expected one", "--concurrency and --rate"},
         BadUsage{"search_without_limit", {"--find-rate"}, "expected both", "got one"},
+        BadUsage{"speed_alone", {"--trace-speed=2"}, "for --trace", "missing"},
         BadUsage{"capacity_alone", {"--capacity=5"}, "for --overload", "missing"},
         BadUsage{"q_len", {"--q-len=0..4"}, "--q-len: expected N, A..B", "got '0..4'"},
         BadUsage{"dtype", {"--dtype=fp64"}, "--dtype: expected fp32", "got 'fp64'"},
