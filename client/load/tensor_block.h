@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string>
+#include <vector>
 
 #include "client/cli/random.h"
 #include "client/tensor.h"

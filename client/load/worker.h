@@ -13,6 +13,7 @@
 #include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
+#include "tessera/v1/ledger.pb.h"
 
 namespace tessera::load {
 
