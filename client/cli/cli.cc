@@ -29,6 +29,7 @@ const std::vector<Command>& Commands() {
       {{"bench", "compare"},
        "time the fused backend against the standard one, N = 1024 ... 16384",
        RunBenchCompare},
+      {{"load"}, "load servers in closed and open loops: rates, latencies, bottleneck", RunLoad},
       {{"info"}, "show the server's version, backends, devices and limits", RunInfo},
       {{"health"}, "ask whether the server is serving", RunHealth},
   };

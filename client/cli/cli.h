@@ -39,6 +39,7 @@ absl::StatusOr<ExitCode> RunVerify(const Arguments& arguments, Console& console)
 absl::StatusOr<ExitCode> RunExplain(const Arguments& arguments, Console& console);
 absl::StatusOr<ExitCode> RunInfo(const Arguments& arguments, Console& console);
 absl::StatusOr<ExitCode> RunHealth(const Arguments& arguments, Console& console);
+absl::StatusOr<ExitCode> RunLoad(const Arguments& arguments, Console& console);
 absl::StatusOr<ExitCode> RunBenchCompare(const Arguments& arguments, Console& console);
 
 // `arguments`: without the program's name. Returns the process's exit code.
