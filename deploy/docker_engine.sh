@@ -4,18 +4,20 @@
 
 engine_folder=""  # of an engine that was started here
 engine_pid=""
+engine_keeps_bridge=false  # somebody else's
 
 # Calls `docker` with the engine that start_engine found or started.
-# start_engine WORK BASE: WORK is an empty folder; BASE is the image that must be there, debian:12-slim in some spelling.
+# start_engine WORK IMAGE: WORK is an empty folder, IMAGE the base image that must be there, a slim Debian 12.
 start_engine() {
-  local work=$1 base=$2
+  local work=$1 base_image=$2
   if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
-    docker buildx version >/dev/null && docker compose version >/dev/null ||
-      fail "docker has no plugins buildx and compose"
-    docker image inspect "$base" >/dev/null 2>&1 || docker pull --quiet "$base"
+    docker buildx version >/dev/null || fail "docker has no plugin buildx"
+    docker compose version >/dev/null || fail "docker has no plugin compose"
+    docker image inspect "$base_image" >/dev/null 2>&1 || docker pull --quiet "$base_image"
     return
   fi
   [[ $(id --user) -eq 0 ]] || fail "no Docker engine answers, and setting one up takes root"
+  # shellcheck source=/dev/null
   [[ $(. /etc/os-release; echo "${VERSION_CODENAME:-}") == bookworm ]] ||
     fail "no Docker engine answers, and setting one up takes Debian 12"
   local tool missing=()
@@ -28,19 +30,21 @@ start_engine() {
   fi
   unpack_engine "$work"
   run_engine "$work"
-  apt_sources | mmdebstrap --quiet --mode=root --variant=minbase bookworm - - |
-    docker import --change 'CMD ["bash"]' - "$base" >/dev/null
+  apt_sources | mmdebstrap --quiet --mode=root --variant=minbase --dpkgopt=force-unsafe-io bookworm - - |
+    docker import --change 'CMD ["bash"]' - "$base_image" >/dev/null
 }
 
 # The machine's own package sources, so that the base image installs from where the machine does.
 apt_sources() {
+  # shellcheck disable=SC2016
   apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
     grep ' bookworm' | sort --unique
 }
 
-# Debian 12's own engine is too old for today's build files; that of Debian 13 runs here as it is, with Debian 12's runc.
+# Debian 12's own engine is too old for the build file; that of Debian 13 runs here as it is, over Debian 12's runc.
 unpack_engine() {
   local work=$1 archive
+  # shellcheck disable=SC2016
   archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 'Component: main' |
     head --lines=1)
   [[ -n $archive ]] || fail "apt-get indextargets names no archive of Debian 12"
@@ -64,6 +68,7 @@ run_engine() {
   iptables-save >"$work/iptables"
   ip6tables-save >"$work/ip6tables" 2>/dev/null || true
   cat /proc/sys/net/ipv4/ip_forward >"$work/ip_forward"
+  if [[ -e /sys/class/net/docker0 ]]; then engine_keeps_bridge=true; fi
   engine_folder=$work
   # In a session of its own: Ctrl-C goes to the test, which still needs the engine to clean up.
   setsid dockerd --data-root="$work/data" --exec-root="$work/run" --pidfile="$work/docker.pid" \
@@ -88,7 +93,7 @@ stop_engine() {
   done
   kill -KILL "$engine_pid" 2>/dev/null || true
   wait "$engine_pid" 2>/dev/null || true
-  ip link delete docker0 2>/dev/null || true
+  $engine_keeps_bridge || ip link delete docker0 2>/dev/null || true
   iptables-restore <"$engine_folder/iptables" || true
   ip6tables-restore <"$engine_folder/ip6tables" 2>/dev/null || true
   cat "$engine_folder/ip_forward" >/proc/sys/net/ipv4/ip_forward || true
