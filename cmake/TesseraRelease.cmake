@@ -16,9 +16,11 @@ endforeach()
 find_library(TESSERA_OPENBLAS NAMES libopenblas.so.0)
 mark_as_advanced(TESSERA_OPENBLAS)
 if(TESSERA_HAVE_CUDA)
-  # The toolkit's own installer has EULA.txt, the distributions' packages and the Python wheels have theirs.
+  # The toolkit's own installer has EULA.txt, the distributions' packages, the Python wheels and NVIDIA's container
+  # images have theirs.
   file(GLOB _cuda_licenses ${CUDAToolkit_LIBRARY_ROOT}/EULA.txt ${CUDAToolkit_LIBRARY_ROOT}/LICENSE
-    ${CUDAToolkit_LIBRARY_ROOT}/dist-info/nvidia_cuda_runtime-*/licenses/License.txt)
+    ${CUDAToolkit_LIBRARY_ROOT}/dist-info/nvidia_cuda_runtime-*/licenses/License.txt
+    /usr/share/doc/cuda-cudart-dev-*/copyright /NGC-DL-CONTAINER-LICENSE)
   # Where there is none, only the tarball cannot be made.
   set(TESSERA_CUDA_LICENSE NOTFOUND)
   if(_cuda_licenses)

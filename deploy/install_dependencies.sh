@@ -3,7 +3,7 @@
 # Quick when nothing is missing: then apt is not called. Runs as root, or uses sudo.
 set -euo pipefail
 
-readonly packages=(
+readonly build_packages=(
   # Tools
   build-essential cmake ninja-build ccache git
   # Server and client
@@ -11,6 +11,8 @@ readonly packages=(
   nlohmann-json3-dev zlib1g-dev prometheus-cpp-dev
   # The BLAS that the cpu_unfused baseline opens at run time
   libopenblas0-pthread
+)
+readonly test_packages=(
   # Tests and benchmarks
   libgtest-dev libgmock-dev libbenchmark-dev prometheus
   # Python client
@@ -19,10 +21,11 @@ readonly packages=(
 
 usage() {
   cat <<END
-Usage: deploy/install_dependencies.sh [--list]
+Usage: deploy/install_dependencies.sh [--build-only] [--list]
 
 Installs the packages that building, testing and running Tessera needs (Debian 12, Ubuntu 24.04).
-  --list   print their names and install nothing
+  --build-only   without those that only tests, benchmarks and the Python client need
+  --list         print their names and install nothing
 END
 }
 
@@ -68,12 +71,20 @@ install_packages() {
   "${apt[@]}" install --yes --no-install-recommends "$@" </dev/null
 }
 
-case "${1:-}" in
-  "") ;;
-  --list) printf '%s\n' "${packages[@]}"; exit 0 ;;
-  -h | --help) usage; exit 0 ;;
-  *) usage >&2; exit 2 ;;
-esac
+packages=("${build_packages[@]}" "${test_packages[@]}")
+list=false
+for argument in "$@"; do
+  case $argument in
+    --build-only) packages=("${build_packages[@]}") ;;
+    --list) list=true ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+if $list; then
+  printf '%s\n' "${packages[@]}"
+  exit 0
+fi
 
 check_distribution
 mapfile -t missing < <(missing_packages)
