@@ -41,13 +41,18 @@ Families KernelsFor(tessera_dtype dtype) {
   }
 }
 
+// Whether the kernels for dense masks read them quickly.
+bool AreMasksAligned(const tessera_attention_problem& p) {
+  return MaskAlignment(p, /*with_data=*/false) >= 4;
+}
+
 // The narrowest of the kinds of logits that hold the problem's. (With a positive scale the largest score is
 // the largest logit, and the softmax takes the scale along for nothing.)
 Logits LogitsOf(const tessera_attention_problem& p) {
   const bool plain_scale = p.scale > 0 && p.scale < kLargestPlainScale;
   const bool softcap = p.softcap > 0, alibi = p.alibi_slopes != nullptr,
              mask = p.mask_kind != TESSERA_MASK_NONE;
-  if (mask) return softcap || alibi ? Logits::kAny : Logits::kDenseMask;
+  if (mask) return softcap || alibi || !AreMasksAligned(p) ? Logits::kAny : Logits::kDenseMask;
   if (!plain_scale || (softcap && alibi)) return Logits::kAny;
   if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale))
     return Logits::kAny;

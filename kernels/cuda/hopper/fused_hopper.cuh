@@ -67,7 +67,10 @@ template <class Config>
 class ConsumerLoop {
  public:
   __device__ ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
-      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(launch.problem) {}
+      : problem(launch.problem),
+        shared(shared),
+        turns{consumer.warpgroup},
+        logits(MakePolicy(launch.problem, shared)) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -90,11 +93,14 @@ class ConsumerLoop {
   }
 
  private:
+  using Logits = typename Config::Logits;
+  static constexpr bool kLeavesNan = requires { &Logits::HideNan; };
+
   const DeviceProblem& problem;
   Shared<Config>& shared;
   Consumer<Config> consumer;
   Turns<Config> turns;
-  typename Config::Logits logits;
+  Logits logits;
   OnlineSoftmax<Config> softmax;
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
   RingPosition<Config::kQueryStages> q, output_q;
@@ -102,6 +108,14 @@ class ConsumerLoop {
   RingPosition<kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   bool accumulate;
+
+  __device__ static Logits MakePolicy(const DeviceProblem& problem, Shared<Config>& shared) {
+    if constexpr (requires { typename Logits::Storage; }) {
+      return Logits(problem, shared.logits);
+    } else {
+      return Logits(problem);
+    }
+  }
 
   __device__ bool NextRowTile() {
     ptx::Wait(shared.q_full[q.index], q.parity);
@@ -112,6 +126,7 @@ class ConsumerLoop {
     full_first_tile = row_tile.walk.full_first_tile;
     full_end_tile = row_tile.walk.full_end_tile;
     logits.Enter(row_tile.work, consumer);
+    logits.Load(row_tile.work, consumer, tile);
     return true;
   }
 
@@ -136,18 +151,30 @@ class ConsumerLoop {
     // Where no tile is full, the walk does not tell.
     const bool left = tile < full_first_tile || full_first_tile == full_end_tile;
     // The vote makes the branch uniform to the compiler.
-    if (Config::Logits::kLate && !__any_sync(~0u, right || left)) return true;
-    logits.Apply(shared.posting(posting.index).work, consumer, tile);
+    if (Logits::kLate && !__any_sync(~0u, right || left)) return true;
+    const BlockWork& work = shared.posting(posting.index).work;
+    logits.Apply(work, consumer, tile);
+    if constexpr (requires { &Logits::LoadNext; }) {
+      if (tile > first_tile) logits.LoadNext();
+    }
     if (right || left) {
-      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+      Masking<Config>{problem, work}.ApplyWindow(consumer, tile);
     }
     return false;
   }
   __device__ float2 MakeWeights(bool late) {
-    if constexpr (Config::Logits::kLate) {
+    if constexpr (Logits::kLate) {
       if (late) return softmax.template Update<true>(consumer, logits);
     }
     return softmax.Update(consumer, logits);
+  }
+  // To be called once weights are made, with whatever else is rare.
+  __device__ void HideNan() {
+    if constexpr (kLeavesNan) {
+      if (!__any_sync(~0u, softmax.SawNan())) return;
+      logits.HideNan(shared.posting(posting.index).work, consumer, tile);
+      softmax.SumAnew(consumer);
+    }
   }
   __device__ Epilogue<Config> Finished() {
     return {problem, shared.posting(output_posting.index), shared.q[output_q.index]};
@@ -173,10 +200,10 @@ class ConsumerLoop {
   __device__ void FirstScores() {
     ptx::Wait(shared.k_full[k.index], k.parity);
     consumer.StartScores(shared, q.index, k.index);
-    logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitAll();
     ReleaseKeys();
     MakeWeights(MakeLogits());
+    HideNan();
     consumer.RoundWeights();
     accumulate = false;
     --tile;
@@ -189,7 +216,6 @@ class ConsumerLoop {
     ptx::Wait(shared.v_full[v.index], v.parity);
     consumer.StartOutput(shared, v.index, accumulate);
     turns.Pass();
-    logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitScores();
     ReleaseKeys();
   }
@@ -198,7 +224,8 @@ class ConsumerLoop {
     StartBoth();
     const float2 rescale = MakeWeights(MakeLogits());
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
-    if (Moves(rescale)) {
+    if (__any_sync(~0u, Moves(rescale) || (kLeavesNan && softmax.SawNan()))) {
+      HideNan();
       consumer.AwaitAll();
       softmax.Rescale(consumer, rescale);
     }
@@ -214,6 +241,7 @@ class ConsumerLoop {
     const OutputScales scales = Finished().Finish(consumer, softmax);
     softmax.Reset();
     MakeWeights(late);
+    HideNan();
     consumer.AwaitAll();
     ReleaseValues();
     Store(scales);

@@ -14,13 +14,13 @@ namespace {
 template <template <class> class LogitPolicy = PlainLogits>
 using D64 = Config<__half, 64, 64, 3, 128, 3, 2, LogitPolicy>;
 using D64Softcap = Config<__half, 64, 64, 2, 128, 3, 2, SoftCapLogits>;
-using D64Mask = Config<__half, 64, 64, 2, 128, 3, 2, DenseMaskLogits>;
+using D64Mask = Config<__half, 64, 64, 3, 96, 3, 2, DenseMaskLogits>;
 using D64Any = Config<__half, 64, 64, 2, 128, 3, 2, AnyLogits>;
 using D64Short = Config<__half, 64, 64, 2, 128, 3, 3>;
 using D96 = Config<__half, 96, 96, 2, 128, 2, 3>;
 template <template <class> class LogitPolicy = PlainLogits>
 using D128 = Config<__half, 128, 128, 2, 128, 2, 3, LogitPolicy>;
-using D128Mask = Config<__half, 128, 128, 2, 96, 3, 2, DenseMaskLogits>;
+using D128Mask = Config<__half, 128, 128, 2, 128, 2, 2, DenseMaskLogits>;
 using D128Long = Config<__half, 128, 128, 3, 80, 3, 2>;
 using D192V128 = Config<__half, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__half, 192, 192, 2, 112, 2, 1>;

@@ -5,9 +5,13 @@
 //   kLate              where nothing is hidden, Late(score) does what Apply does; it rises with the score
 //   Masks(problem)     whether there is a dense mask
 //   Enter(work, c)     a new row tile begins
-//   Load(work, c, t)   called while the products of tile t are under way
+//   Load(work, c, t)   and it begins with tile t
 //   Apply(work, c, t)  changes the scores, so that score * factor() + shift(half) are the logits; factor() is
 //                      > 0, and 1 with kNatural
+// and may have
+//   Storage            what it needs of shared memory; its constructor takes that too
+//   LoadNext()         called after Apply, where another tile of keys comes next
+//   HideNan(work, c, t)  clears weights that are NaN although their keys are hidden: Apply leaves such logits
 // What the window hides comes after it, and in place of what it made of hidden scores.
 #pragma once
 
@@ -147,24 +151,31 @@ class DenseMaskLogits {
  public:
   static constexpr bool kNatural = true, kShifts = false, kLate = false;
 
-  __device__ explicit DenseMaskLogits(const DeviceProblem& problem) : problem_(problem) {}
+  using Storage = typename MaskStrip<Config>::Storage;
+
+  __device__ DenseMaskLogits(const DeviceProblem& problem, Storage& storage)
+      : problem_(problem), mask_(storage) {}
 
   __device__ static bool Masks(const DeviceProblem&) { return true; }
   __device__ void Enter(const BlockWork& work, const Consumer<Config>& consumer) {
     mask_.Enter(problem_, work, consumer);
   }
   __device__ void Load(const BlockWork& work, const Consumer<Config>&, int32_t tile) {
-    mask_.Load(work, tile);
+    mask_.Load(problem_, work, tile);
   }
-  __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) {
+  __device__ void LoadNext() { mask_.LoadNext(problem_); }
+  __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
     mask_.Apply(problem_, work, consumer, tile);
+  }
+  __device__ void HideNan(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
+    hopper::HideNan(problem_, work, consumer, tile);
   }
   __device__ float factor() const { return 1; }
   __device__ float shift(int) const { return 0; }
 
  private:
   const DeviceProblem& problem_;
-  MaskPairs<Config> mask_;
+  MaskStrip<Config> mask_;
 };
 
 // Everything, in the order of tessera/attention.h; logits are natural.
@@ -195,7 +206,7 @@ class AnyLogits {
       ForEachScore(consumer, [&](float& score) { score = p.softcap * Tanh(score * inverse); });
     }
     if (p.has_alibi) AddAlibi(work, consumer, tile);
-    if (Masks(p)) MaskScores(p, work, consumer, tile, 1.0f);
+    if (Masks(p)) MaskScores(p, work, consumer, tile);
   }
 
   __device__ float factor() const { return 1; }

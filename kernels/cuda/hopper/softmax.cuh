@@ -7,10 +7,8 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// Whether any row of the warp is to be rescaled.
-__device__ inline bool Moves(float2 rescale) {
-  return __any_sync(~0u, rescale.x != 1.0f || rescale.y != 1.0f);
-}
+// Whether one of the thread's rows is to be rescaled.
+__device__ inline bool Moves(float2 rescale) { return rescale.x != 1.0f || rescale.y != 1.0f; }
 
 // Of a thread's two rows. `reference` is m of the paper, a logit as Config's policy counts them, but follows
 // the true maximum only once that is kRescaleThreshold above it (FlashAttention-4, arXiv:2603.05451): so
@@ -21,6 +19,7 @@ struct OnlineSoftmax {
   using Logits = typename Config::Logits;
 
   float reference[2], row_sum[2];
+  float earlier_sum[2];  // row_sum without the weights of the last Update
 
   __device__ OnlineSoftmax() { Reset(); }
 
@@ -28,7 +27,7 @@ struct OnlineSoftmax {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       reference[half] = NegativeInfinity();
-      row_sum[half] = 0;
+      row_sum[half] = earlier_sum[half] = 0;
     }
   }
 
@@ -54,7 +53,10 @@ struct OnlineSoftmax {
       rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(moved * kLog2OfUnit);
       float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
       if constexpr (Logits::kShifts) offset -= logits.shift(half);
-      float sum[2] = {row_sum[half] * rescale[half], 0};
+      const float to_base2 = Logits::kNatural ? FactorOfNatural(offset) : factor;
+      if constexpr (Logits::kNatural) offset *= to_base2;
+      earlier_sum[half] = row_sum[half] * rescale[half];
+      float sum[2] = {earlier_sum[half], 0};
 #pragma unroll
       for (int n = 0; n < Config::kTileKv / 8; ++n) {
         if (kLate && n % kPaceTiles == 0) pace.Advance();
@@ -62,11 +64,7 @@ struct OnlineSoftmax {
         for (int e = 0; e < 2; ++e) {
           float& score = consumer.scores[4 * n + 2 * half + e];
           if constexpr (kLate) score = logits.Late(score, pace.bound);
-          if constexpr (Logits::kNatural) {
-            score = ptx::Exp2((score - offset) * kLog2E);  // in this order: neither overflows by itself
-          } else {
-            score = ptx::Exp2(fmaf(score, factor, -offset));
-          }
+          score = ptx::Exp2(fmaf(score, to_base2, -offset));
           if constexpr (kLate) pace.weight = score;
           sum[e] += score;
         }
@@ -74,6 +72,22 @@ struct OnlineSoftmax {
       row_sum[half] = sum[0] + sum[1];
     }
     return {rescale[0], rescale[1]};
+  }
+
+  // Whether some weight of the last Update, or an earlier one, was NaN.
+  __device__ bool SawNan() const { return isnan(row_sum[0] + row_sum[1]); }
+
+  // After a change of the weights that Update has left.
+  __device__ void SumAnew(const Consumer<Config>& consumer) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = earlier_sum[half];
+#pragma unroll
+      for (int n = 0; n < Config::kTileKv / 8; ++n) {
+        sum += consumer.scores[4 * n + 2 * half] + consumer.scores[4 * n + 2 * half + 1];
+      }
+      row_sum[half] = sum;
+    }
   }
 
   __device__ static void Rescale(Consumer<Config>& consumer, float2 rescale) {
@@ -115,6 +129,13 @@ struct OnlineSoftmax {
 
   // Of e to the power of a logit's unit.
   static constexpr float kLog2OfUnit = Logits::kNatural ? kLog2E : 1.0f;
+
+  // What natural logits are times before the exponential to base 2. Near the lowest finite value, which
+  // callers mean for -inf, log2(e) would overflow; there logits are so far apart that any factor tells them
+  // apart.
+  __device__ static float FactorOfNatural(float reference) {
+    return fabsf(reference) > 2.3e38f ? 0.5f : kLog2E;
+  }
 
   __device__ static float ThreadMax(const float (&scores)[Config::kTileKv / 2], int half) {
     float max[2] = {scores[2 * half], scores[2 * half + 1]};
