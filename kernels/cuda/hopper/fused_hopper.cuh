@@ -67,7 +67,7 @@ template <class Config>
 class ConsumerLoop {
  public:
   __device__ ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
-      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(launch.problem) {}
+      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(LogitsOf(launch)) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -103,6 +103,14 @@ class ConsumerLoop {
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   bool accumulate;
 
+  __device__ static typename Config::Logits LogitsOf(const HopperProblem& launch) {
+    if constexpr (Config::Logits::kBounded) {
+      return typename Config::Logits(launch);
+    } else {
+      return typename Config::Logits(launch.problem);
+    }
+  }
+
   __device__ bool NextRowTile() {
     ptx::Wait(shared.q_full[q.index], q.parity);
     const Posting& row_tile = shared.posting(posting.index);
@@ -130,23 +138,21 @@ class ConsumerLoop {
     Release(shared.v_empty[v.index]);
     v.Advance();
   }
-  // From products to what the softmax takes. Returns whether that is left to it.
-  __device__ bool MakeLogits() {
-    const bool right = tile >= full_end_tile;
-    // Where no tile is full, the walk does not tell.
-    const bool left = tile < full_first_tile || full_first_tile == full_end_tile;
-    // The vote makes the branch uniform to the compiler.
-    if (Config::Logits::kLate && !__any_sync(~0u, right || left)) return true;
+  // Whether the window or the end of the keys cuts the tile.
+  __device__ bool IsCut() const { return tile < full_first_tile || tile >= full_end_tile; }
+  // From products to what the softmax takes.
+  __device__ void MakeLogits() {
     logits.Apply(shared.posting(posting.index).work, consumer, tile);
-    if (right || left) {
-      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
-    }
-    return false;
+    if (IsCut()) Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
   }
-  __device__ float2 MakeWeights(bool late) {
-    if constexpr (Config::Logits::kLate) {
-      if (late) return softmax.template Update<true>(consumer, logits);
+  __device__ float2 MakeWeights() {
+    if constexpr (Config::Logits::kBounded) {
+      // The vote makes the branch uniform to the compiler.
+      if (__all_sync(~0u, logits.Holds() && softmax.Begun() && !IsCut())) {
+        return softmax.UpdateBounded(consumer, logits);
+      }
     }
+    MakeLogits();
     return softmax.Update(consumer, logits);
   }
   __device__ Epilogue<Config> Finished() {
@@ -176,7 +182,8 @@ class ConsumerLoop {
     logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitAll();
     ReleaseKeys();
-    MakeWeights(MakeLogits());
+    MakeLogits();
+    softmax.Update(consumer, logits);
     consumer.RoundWeights();
     accumulate = false;
     --tile;
@@ -196,7 +203,7 @@ class ConsumerLoop {
 
   __device__ void InnerStep() {
     StartBoth();
-    const float2 rescale = MakeWeights(MakeLogits());
+    const float2 rescale = MakeWeights();
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
     if (Moves(rescale)) {
       consumer.AwaitAll();
@@ -210,10 +217,10 @@ class ConsumerLoop {
 
   __device__ void BorderStep() {
     StartBoth();
-    const bool late = MakeLogits();
+    MakeLogits();
     const OutputScales scales = Finished().Finish(consumer, softmax);
     softmax.Reset();
-    MakeWeights(late);
+    softmax.Update(consumer, logits);
     consumer.AwaitAll();
     ReleaseValues();
     Store(scales);

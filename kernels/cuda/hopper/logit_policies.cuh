@@ -2,7 +2,7 @@
 // Config. Each has
 //   kNatural           logits are natural; else to base 2
 //   kShifts            shift() is not 0; threads that share a row may have different ones
-//   kLate              where nothing is hidden, Late(score) does what Apply does; it rises with the score
+//   kBounded           logits have a bound(); where nothing is hidden and Holds(), quotient() is they
 //   Masks(problem)     whether there is a dense mask
 //   Enter(work, c)     a new row tile begins
 //   Load(work, c, t)   called while the products of tile t are under way
@@ -38,7 +38,7 @@ __device__ inline void ForEachScore(Consumer<Config>& consumer, int half, Body b
 template <class Config>
 class PlainLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = false, kLate = false;
+  static constexpr bool kNatural = false, kShifts = false, kBounded = false;
 
   __device__ explicit PlainLogits(const DeviceProblem& problem) : factor_(problem.scale * kLog2E) {}
 
@@ -57,25 +57,34 @@ class PlainLogits {
 template <class Config>
 class SoftCapLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = false, kLate = true;
+  static constexpr bool kNatural = false, kShifts = false, kBounded = true;
 
-  __device__ explicit SoftCapLogits(const DeviceProblem& problem)
-      : inner_(problem.scale / problem.softcap), factor_(problem.softcap * kLog2E) {}
+  __device__ explicit SoftCapLogits(const HopperProblem& launch)
+      : inner_(launch.problem.scale / launch.problem.softcap),
+        factor_(launch.problem.softcap * kLog2E),
+        holds_(launch.softcap_holds && factor_ <= kLargestBound),
+        quotient_(launch.softcap) {}
 
   __device__ static bool Masks(const DeviceProblem&) { return false; }
   __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
   __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
   __device__ void Apply(const BlockWork&, Consumer<Config>& consumer, int32_t) const {
-    ForEachScore(consumer, [&](float& score) { score = Late(score); });
+    ForEachScore(consumer, [&](float& score) { score = Tanh(score * inner_); });
   }
-  // The largest score has the largest logit: with the largest known from the scores, tanh and exponential go
-  // in one pass, in which the units for them and for the rest are busy at the same time.
-  __device__ float Late(float score, float bound = kTanhBound) const { return Tanh(score * inner_, bound); }
   __device__ float factor() const { return factor_; }
   __device__ float shift(int) const { return 0; }
 
+  // Of a logit's magnitude.
+  __device__ float bound() const { return factor_; }
+  __device__ bool Holds() const { return holds_; }
+  __device__ const SoftCapQuotient& quotient() const { return quotient_; }
+
  private:
+  // From -kLargestBound to kLargestBound the softmax can tell weights apart whatever their reference.
+  static constexpr float kLargestBound = 120;
   float inner_, factor_;
+  bool holds_;
+  const SoftCapQuotient& quotient_;
 };
 
 // ALiBi and a positive scale, with slope / scale finite times the keys of a tile. Tiles on one side of all
@@ -83,7 +92,7 @@ class SoftCapLogits {
 template <class Config>
 class AlibiLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = true, kLate = false;
+  static constexpr bool kNatural = false, kShifts = true, kBounded = false;
 
   __device__ explicit AlibiLogits(const DeviceProblem& problem)
       : problem_(problem), factor_(problem.scale * kLog2E) {}
@@ -145,7 +154,7 @@ class AlibiLogits {
 template <class Config>
 class DenseMaskLogits {
  public:
-  static constexpr bool kNatural = true, kShifts = false, kLate = false;
+  static constexpr bool kNatural = true, kShifts = false, kBounded = false;
 
   __device__ explicit DenseMaskLogits(const DeviceProblem& problem) : problem_(problem) {}
 
@@ -171,7 +180,7 @@ class DenseMaskLogits {
 template <class Config>
 class AnyLogits {
  public:
-  static constexpr bool kNatural = true, kShifts = false, kLate = false;
+  static constexpr bool kNatural = true, kShifts = false, kBounded = false;
 
   __device__ explicit AnyLogits(const DeviceProblem& problem) : problem_(problem) {}
 
