@@ -40,6 +40,7 @@ struct OnlineSoftmax {
     float rescale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      if constexpr (Logits::kShifts) AddSteps(consumer.scores, half, logits.step(half));
       float tile_max = ThreadMax(consumer.scores, half);
       // Shifts differ between the threads of a row.
       if constexpr (Logits::kShifts) tile_max = fmaf(tile_max, factor, logits.shift(half));
@@ -179,6 +180,16 @@ struct OnlineSoftmax {
       for (int e = 0; e < 2; ++e) max[e] = fmaxf(max[e], scores[4 * n + 2 * half + e]);
     }
     return fmaxf(max[0], max[1]);
+  }
+  __device__ static void AddSteps(float (&scores)[Config::kTileKv / 2], int half, float step) {
+#pragma unroll
+    for (int n = 0; n < Config::kTileKv / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& score = scores[4 * n + 2 * half + e];
+        score = fmaf(step, static_cast<float>(n * 8 + e), score);
+      }
+    }
   }
   // Over the four threads that share a row.
   __device__ static float RowMax(float max) {
