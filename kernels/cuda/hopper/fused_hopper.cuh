@@ -70,7 +70,7 @@ class ConsumerLoop {
       : problem(launch.problem),
         shared(shared),
         turns{consumer.warpgroup},
-        logits(MakePolicy(launch.problem, shared)) {}
+        logits(MakePolicy(launch, shared)) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -109,11 +109,13 @@ class ConsumerLoop {
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   bool accumulate;
 
-  __device__ static Logits MakePolicy(const DeviceProblem& problem, Shared<Config>& shared) {
+  __device__ static Logits MakePolicy(const HopperProblem& launch, Shared<Config>& shared) {
     if constexpr (requires { typename Logits::Storage; }) {
-      return Logits(problem, shared.logits);
+      return Logits(launch.problem, shared.logits);
+    } else if constexpr (Logits::kBounded) {
+      return Logits(launch);
     } else {
-      return Logits(problem);
+      return Logits(launch.problem);
     }
   }
 
@@ -145,27 +147,25 @@ class ConsumerLoop {
     Release(shared.v_empty[v.index]);
     v.Advance();
   }
-  // From products to what the softmax takes. Returns whether that is left to it.
-  __device__ bool MakeLogits() {
-    const bool right = tile >= full_end_tile;
-    // Where no tile is full, the walk does not tell.
-    const bool left = tile < full_first_tile || full_first_tile == full_end_tile;
-    // The vote makes the branch uniform to the compiler.
-    if (Logits::kLate && !__any_sync(~0u, right || left)) return true;
+  // Whether the window or the end of the keys cuts the tile.
+  __device__ bool IsCut() const { return tile < full_first_tile || tile >= full_end_tile; }
+  // From products to what the softmax takes.
+  __device__ void MakeLogits() {
     const BlockWork& work = shared.posting(posting.index).work;
     logits.Apply(work, consumer, tile);
     if constexpr (requires { &Logits::LoadNext; }) {
       if (tile > first_tile) logits.LoadNext();
     }
-    if (right || left) {
-      Masking<Config>{problem, work}.ApplyWindow(consumer, tile);
-    }
-    return false;
+    if (IsCut()) Masking<Config>{problem, work}.ApplyWindow(consumer, tile);
   }
-  __device__ float2 MakeWeights(bool late) {
-    if constexpr (Logits::kLate) {
-      if (late) return softmax.template Update<true>(consumer, logits);
+  __device__ float2 MakeWeights() {
+    if constexpr (Logits::kBounded) {
+      // The vote makes the branch uniform to the compiler.
+      if (__all_sync(~0u, logits.Holds() && softmax.Begun() && !IsCut())) {
+        return softmax.UpdateBounded(consumer, logits);
+      }
     }
+    MakeLogits();
     return softmax.Update(consumer, logits);
   }
   // To be called once weights are made, with whatever else is rare.
@@ -202,7 +202,8 @@ class ConsumerLoop {
     consumer.StartScores(shared, q.index, k.index);
     consumer.AwaitAll();
     ReleaseKeys();
-    MakeWeights(MakeLogits());
+    MakeLogits();
+    softmax.Update(consumer, logits);
     HideNan();
     consumer.RoundWeights();
     accumulate = false;
@@ -222,7 +223,7 @@ class ConsumerLoop {
 
   __device__ void InnerStep() {
     StartBoth();
-    const float2 rescale = MakeWeights(MakeLogits());
+    const float2 rescale = MakeWeights();
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
     if (__any_sync(~0u, Moves(rescale) || (kLeavesNan && softmax.SawNan()))) {
       HideNan();
@@ -237,10 +238,10 @@ class ConsumerLoop {
 
   __device__ void BorderStep() {
     StartBoth();
-    const bool late = MakeLogits();
+    MakeLogits();
     const OutputScales scales = Finished().Finish(consumer, softmax);
     softmax.Reset();
-    MakeWeights(late);
+    softmax.Update(consumer, logits);
     HideNan();
     consumer.AwaitAll();
     ReleaseValues();

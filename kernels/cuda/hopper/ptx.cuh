@@ -90,6 +90,13 @@ __device__ inline float Reciprocal(float x) {
   return y;
 }
 
+// lg2.approx.ftz
+__device__ inline float Log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // min.NaN.xorsign.abs: min(|x|, |y|) with the sign of x * y; NaN if either is.
 __device__ inline float MinMagnitude(float x, float y) {
   float z;
