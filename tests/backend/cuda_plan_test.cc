@@ -35,6 +35,7 @@ struct Shape {
   int64_t length;
   int32_t heads = 4, head_dim = 128;
   tessera_dtype dtype = TESSERA_DTYPE_BF16;
+  tessera_dtype output_dtype = TESSERA_DTYPE_INVALID;  // INVALID: as dtype
   bool lse = false;
 };
 
@@ -51,6 +52,7 @@ class ShapesOnly {
                 .scale = 0.1f};
     problem_.q = problem_.k = problem_.v =
         problem_.o = {nullptr, shape.length * row, row, shape.head_dim, shape.dtype};
+    if (shape.output_dtype != TESSERA_DTYPE_INVALID) problem_.o.dtype = shape.output_dtype;
     if (shape.lse) problem_.lse = {nullptr, shape.length * shape.heads, shape.heads, 1};
     sequence_ = {.q_len = shape.length, .kv_len = shape.length, .window_left = -1, .window_right = -1};
     problem_.sequences = &sequence_;
@@ -109,6 +111,24 @@ TEST_F(CudaPlanTest, FusedRefusesInItsOwnName) {
   ExpectError(long_sequence, absl::StatusCode::kUnimplemented, "PROBLEM_UNSUPPORTED");
   EXPECT_THAT(std::string(long_sequence.message()),
               StartsWith("cuda_fused: 1073741824 keys of sequence 0, expected fewer than 1073741824"));
+}
+
+// A client learns which dtypes it may send instead.
+TEST_F(CudaPlanTest, FusedRefusesFp8OnGpusOtherThanHopper) {
+  const ShapesOnly fp8({.length = 64, .dtype = TESSERA_DTYPE_FP8_E4M3, .output_dtype = TESSERA_DTYPE_BF16});
+  EXPECT_TRUE(fused_.Supports(fp8.problem()).ok()) << fused_.Supports(fp8.problem());
+  for (const auto& [major, minor] : {std::pair{8, 0}, {8, 9}, {10, 0}}) {
+    cudaDeviceProp other = Hopper();
+    other.major = major;
+    other.minor = minor;
+    CudaDevice device(1, other);
+    const absl::Status status = CudaFusedBackend(device).Supports(fp8.problem());
+    ExpectError(status, absl::StatusCode::kUnimplemented, "DTYPE_UNSUPPORTED");
+    EXPECT_THAT(std::string(status.message()),
+                StartsWith("cuda_fused: input dtype fp8_e4m3 is not supported; supported: fp32, fp16, bf16"));
+    EXPECT_EQ(testing::ErrorMetadata(status, "field"), "input_dtype");
+    EXPECT_EQ(testing::ErrorMetadata(status, "actual"), "fp8_e4m3");
+  }
 }
 
 TEST_F(CudaPlanTest, FusedRefusesAGpuWithTooLittleSharedMemory) {

@@ -265,6 +265,16 @@ def print_cell(cell, flops, results, comparisons):
     sys.stdout.flush()
 
 
+def summary(cells):
+    """One line: for each two that were compared, the geometric mean of the cells' medians, the least and the most."""
+    medians = {}
+    for comparison in (comparison for cell in cells for comparison in cell["comparisons"]):
+        medians.setdefault((comparison["of"], comparison["over"]), []).append(comparison["median"])
+    pairs = [f"{of} over {over} {statistics.geometric_mean(values):.2f}x ({min(values):.2f}-{max(values):.2f},"
+             f" {len(values)} cells)" for (of, over), values in medians.items()]
+    return f"{len(cells)} cells: " + ("; ".join(pairs) or "nothing to compare with ran")
+
+
 def measure_ceilings():
     def median(function, launches):
         function(0)
@@ -310,6 +320,7 @@ def main():
                           "contenders": results, "comparisons": comparisons})
             del problem
             torch.cuda.empty_cache()
+    print(summary(cells))
     if arguments.json:
         report = {**header, "state_end": gpu_state(), "cells": cells}
         pathlib.Path(arguments.json).write_text(json.dumps(report, indent=1))

@@ -108,7 +108,7 @@ def main():
         sys.exit(EXIT_MISSING)
     print(f"{'cell':18} {'read MB':>9} {'model':>9} {'ratio':>6} {'write MB':>9} {'model':>9} {'ratio':>6} {'us':>9}"
           "  kernel")
-    results, right = [], True
+    results, wrong = [], []
     for cell in arguments.cells.split(","):
         result = summarise(*run_cell(ncu, arguments, cell))
         results.append(result)
@@ -116,7 +116,7 @@ def main():
                  if not abs(result[f"{what}_ratio"] - 1) <= arguments.limit]
         if not result["kernel_agrees"]:
             notes.append(f"ncu saw {', '.join(result['kernels_seen'])}")
-        right = right and not notes
+        wrong += [cell] if notes else []
         print(f"{cell:18} {result['read_bytes'] / 1e6:9.1f} {result['hbm_read_bytes'] / 1e6:9.1f}"
               f" {result['read_ratio']:6.3f} {result['write_bytes'] / 1e6:9.1f} {result['hbm_write_bytes'] / 1e6:9.1f}"
               f" {result['write_ratio']:6.3f} {result['microseconds']:9.1f}  {result['kernel']}"
@@ -124,7 +124,11 @@ def main():
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps({"benchmark": "cuda_traffic", "limit": arguments.limit,
                                                             "cells": results}, indent=1))
-    sys.exit(0 if right else 1)
+    ratios = ", ".join(f"{what} {min(values):.2f}-{max(values):.2f}" for what, values in (
+        (what, [result[f"{what}_ratio"] for result in results]) for what in ("read", "write")))
+    print(f"{len(results)} cells, {len(wrong)} wrong{': ' if wrong else ''}{', '.join(wrong)}; modelled over counted:"
+          f" {ratios}, limit {arguments.limit:.0%}")
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":

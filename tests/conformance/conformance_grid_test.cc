@@ -156,10 +156,10 @@ double DistanceWithout(const Feature& feature, const ProblemSpec& spec) {
   without.sequences = sequences.data();
   feature.remove(without, sequences);
   const ReferenceResult changed = ComputeReference(without);
-  constexpr ErrorBounds kNone{.relative = INFINITY, .row = INFINITY, .lse = INFINITY};
+  const ErrorBounds none{.relative = INFINITY, .row = INFINITY, .lse = INFINITY};
   // Rows that become or cease to be zero fail outright, and are differences as well.
   const ErrorReport report =
-      CompareOutputs(host.problem(), ComputeReference(host.problem()), {.o = changed.o, .lse = {}}, kNone);
+      CompareOutputs(host.problem(), ComputeReference(host.problem()), {.o = changed.o, .lse = {}}, none);
   return report.failure.empty() ? report.relative : 1.0;
 }
 

@@ -27,6 +27,9 @@ struct ErrorBounds {
   double relative;  // of all of o, Frobenius norm
   double row;       // of the worst (row, head)
   double lse;       // times max(1, |lse|)
+  // Allowed on top, in absolute terms, by row: of |o - reference|, of |lse - reference|. Empty: nothing. The
+  // error of all of o may be as large as the largest row_slack.
+  std::vector<double> row_slack = {}, lse_slack = {};
 };
 
 // The bounds for inputs and outputs of these dtypes, whichever of them allows more; five times as much for a
@@ -34,8 +37,9 @@ struct ErrorBounds {
 ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output);
 
 // `bounds`, widened where plain fp32 arithmetic itself strays on this problem: to twice its error, and for a
-// row to five times that of its worst (where few rows make up the error, the worst ones differ by chance).
-// For problems other than unit-normal ones of usual size.
+// row by four times what rounding its logits may be expected to do, six standard deviations of it. (One run
+// of fp32 is no measure for a row: where few keys count, its error is luck.) For problems other than
+// unit-normal ones of usual size.
 ErrorBounds WidenToFp32(const tessera_attention_problem& problem, const ReferenceResult& reference,
                         ErrorBounds bounds);
 

@@ -135,6 +135,50 @@ TEST(NumberFormatsTest, EveryElementSurvivesARoundTrip) {
   }
 }
 
+// One query of head dim 2 and one key: a logit of (q[0] + q[1]) / 2, capped at 30.
+struct OneKey {
+  float q[2], k[2] = {1, 1}, v = 1, o = 0, lse = 0;
+  tessera_sequence s{.q_len = 1, .kv_len = 1, .window_left = -1, .window_right = -1};
+  tessera_attention_problem p{.struct_size = sizeof(p),
+                              .num_q_heads = 1,
+                              .num_kv_heads = 1,
+                              .head_dim_qk = 2,
+                              .head_dim_v = 1,
+                              .scale = 0.5f,
+                              .softcap = 30};
+
+  OneKey(float q0, float q1) : q{q0, q1} {
+    p.q = {q, 2, 2, 2, TESSERA_DTYPE_FP32};
+    p.k = {k, 2, 2, 2, TESSERA_DTYPE_FP32};
+    p.v = {&v, 1, 1, 1, TESSERA_DTYPE_FP32};
+    p.o = {&o, 1, 1, 1, TESSERA_DTYPE_FP32};
+    p.lse = {&lse, 1, 1, 1};
+    p.sequences = &s;
+    p.num_sequences = 1;
+  }
+
+  // What is said of an LSE that is off by `error`.
+  std::string Failure(double error) const {
+    const ReferenceResult reference = ComputeReference(p);
+    const ErrorBounds bounds = WidenToFp32(p, reference, BoundsFor(TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP32));
+    return CompareOutputs(p, reference, {.o = reference.o, .lse = {reference.lse[0] + error}}, bounds)
+        .failure;
+  }
+};
+
+// Terms of 1000 and -999.5: a logit of 0.5 is known to 4 * 2^-24 * 2000, and 1e-5 that any LSE may be off.
+TEST(WidenToFp32Test, AllowsWhatTheLogitsTermsCost) {
+  const OneKey problem(2000, -1999);
+  EXPECT_EQ(problem.Failure(4.7e-4), "");
+  EXPECT_NE(problem.Failure(5.0e-4), "");
+}
+
+TEST(WidenToFp32Test, AllowsNothingWhereTheCapIsFlat) {
+  const OneKey problem(2000, 1999);
+  EXPECT_EQ(problem.Failure(2.9e-4), "");  // 1e-5 of an LSE of 30
+  EXPECT_NE(problem.Failure(3.1e-4), "");
+}
+
 // Two keys, worked out by hand.
 TEST(ReferenceTest, SolvesTwoKeysByHand) {
   float q = 2, k[] = {1, 3}, v[] = {10, 20}, o = 0, lse = 0;

@@ -43,13 +43,9 @@ class Head {
   }
 
   void ComputeRow(int64_t i, double* o, double& lse, double& row_size) const {
-    std::vector<int64_t> keys;
+    const std::vector<int64_t> keys = VisibleKeys(i);
     std::vector<Real> x;
-    for (int64_t j = 0; j < s_.kv_len; ++j) {
-      if (!IsVisible(p_, s_, h_, i, j)) continue;
-      keys.push_back(j);
-      x.push_back(Logit(i, j));
-    }
+    for (int64_t j : keys) x.push_back(Logit(i, j));
     const Real sink = p_.sinks != nullptr ? p_.sinks[h_] : -std::numeric_limits<Real>::infinity();
     Real largest = sink;
     for (Real logit : x) largest = std::max(largest, logit);
@@ -67,7 +63,44 @@ class Head {
     WeighValues(keys, x, sum, o, row_size);
   }
 
+  // LogitRounding of row i, whose o and lse are these.
+  void ComputeRounding(int64_t i, const double* o, double lse, double& of_o, double& of_lse) const {
+    of_o = of_lse = 0;
+    for (int64_t j : VisibleKeys(i)) {
+      const double weighted = std::exp(static_cast<double>(Logit(i, j)) - lse) * RoundingOfLogit(i, j);
+      double distance_squares = 0;
+      for (int64_t d = 0; d < p_.head_dim_v; ++d) {
+        const double distance = static_cast<double>(v_[static_cast<size_t>(j * p_.head_dim_v + d)]) - o[d];
+        distance_squares += distance * distance;
+      }
+      of_lse += weighted * weighted;
+      of_o += weighted * weighted * distance_squares;
+    }
+    of_o = std::sqrt(of_o);
+    of_lse = std::sqrt(of_lse);
+  }
+
  private:
+  std::vector<int64_t> VisibleKeys(int64_t i) const {
+    std::vector<int64_t> keys;
+    for (int64_t j = 0; j < s_.kv_len; ++j) {
+      if (IsVisible(p_, s_, h_, i, j)) keys.push_back(j);
+    }
+    return keys;
+  }
+
+  double RoundingOfLogit(int64_t i, int64_t j) const {
+    double x = 0, size = 0;
+    for (int64_t d = 0; d < p_.head_dim_qk; ++d) {
+      const double term = static_cast<double>(q_[static_cast<size_t>(i * p_.head_dim_qk + d)]) *
+                          static_cast<double>(k_[static_cast<size_t>(j * p_.head_dim_qk + d)]) * p_.scale;
+      x += term;
+      size += std::fabs(term);
+    }
+    const double capped = p_.softcap > 0 ? std::cosh(x / p_.softcap) : 1;
+    return UnitRoundoff(TESSERA_DTYPE_FP32) * (size + std::fabs(x)) / (capped * capped);
+  }
+
   Real Logit(int64_t i, int64_t j) const {
     Real x = 0;
     for (int64_t d = 0; d < p_.head_dim_qk; ++d) {
@@ -152,6 +185,24 @@ ReferenceResult ComputeReference(const tessera_attention_problem& problem) {
 
 ReferenceResult ComputeReferenceFp32(const tessera_attention_problem& problem) {
   return Compute<float>(problem);
+}
+
+LogitRounding ComputeLogitRounding(const tessera_attention_problem& p, const ReferenceResult& reference) {
+  LogitRounding rounding{std::vector<double>(reference.lse.size()),
+                         std::vector<double>(reference.lse.size())};
+  int64_t first_row = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    for (int32_t h = 0; h < p.num_q_heads; ++h) {
+      const Head<double> head(p, n, h);
+      for (int64_t i = 0; i < p.sequences[n].q_len; ++i) {
+        const auto row = static_cast<size_t>(first_row + i * p.num_q_heads + h);
+        head.ComputeRounding(i, reference.o.data() + row * static_cast<size_t>(reference.dim),
+                             reference.lse[row], rounding.o[row], rounding.lse[row]);
+      }
+    }
+    first_row += p.sequences[n].q_len * p.num_q_heads;
+  }
+  return rounding;
 }
 
 }  // namespace tessera::testing

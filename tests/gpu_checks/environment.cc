@@ -42,7 +42,9 @@ BackendStatus StatusOf(const std::string& name, const v1::GetServerInfoResponse&
       return {.known = true,
               .usable = backend.usable(),
               .reason = backend.unusable_reason(),
-              .device = backend.device()};
+              .device = backend.device(),
+              .takes_fp8 = std::find(backend.input_dtypes().begin(), backend.input_dtypes().end(),
+                                     v1::DATA_TYPE_FP8_E4M3) != backend.input_dtypes().end()};
   }
   return {.reason = "this build has no such backend"};
 }

@@ -30,6 +30,7 @@ struct BackendStatus {
   bool usable = false;
   std::string reason;  // when not usable
   std::string device;
+  bool takes_fp8 = false;
   bool on_gpu() const { return IsGpu(device); }
 };
 

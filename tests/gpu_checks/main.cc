@@ -33,7 +33,10 @@ ABSL_FLAG(int, memory_n, 16384, "sequence length of the memory check");
 ABSL_FLAG(bool, quick, false, "fewer cells of the kernel benchmark");
 ABSL_FLAG(std::string, compute_sanitizer, "",
           "path of compute-sanitizer: adds the steps memcheck and racecheck");
-ABSL_FLAG(std::string, sanitizer_filter, "", "conformance cases to run under it: those whose name has this");
+ABSL_FLAG(
+    std::string, sanitizer_filter, "",
+    "conformance cases to run under it: those whose name has this; if left out, all under memcheck, and "
+    "under racecheck those with 'd128_'");
 ABSL_FLAG(std::string, ncu, "",
           "path of ncu: adds the step traffic, which holds the modelled memory traffic and the kernel's name "
           "to what ncu sees; needs python3");
@@ -218,8 +221,9 @@ int Main() {
     std::fflush(stdout);
   }
   const int failed = report.json()["failed"].get<int>();
-  std::printf("\n%d passed, %d failed, %d skipped; see %s\n", report.json()["passed"].get<int>(), failed,
-              report.json()["skipped"].get<int>(), (folder / "gpu-checks.json").c_str());
+  std::printf("\n%d passed, %d failed, %d skipped; see %s, and %s for what a step printed\n",
+              report.json()["passed"].get<int>(), failed, report.json()["skipped"].get<int>(),
+              (folder / "gpu-checks.json").c_str(), (folder / "STEP.log").c_str());
   return failed == 0 ? 0 : kExitFailed;
 }
 

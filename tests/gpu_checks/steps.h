@@ -18,7 +18,7 @@ struct Settings {
   int64_t memory_length = 16384;     // of the memory check
   bool quick = false;                // fewer cells of the kernel benchmark
   std::string compute_sanitizer;     // its path; empty: no such steps
-  std::string sanitizer_filter;      // conformance cases to run under it
+  std::string sanitizer_filter;      // conformance cases to run under it; empty: see --sanitizer_filter
   std::string ncu;                   // its path; empty: no such step
   std::string python;                // one that has PyTorch; empty: no comparison with it
 };

@@ -206,6 +206,19 @@ TEST(HopperDispatchTest, NothingOf16BitsFallsToThePortableKernel) {
   }
 }
 
+TEST(FusedDispatchTest, RefusesFp8WhereThereIsNoHopper) {
+  const Shapes shapes(TESSERA_DTYPE_FP8_E4M3);
+  EXPECT_EQ(shapes.Kernel(), "tessera_hopper_fp8_d128");
+  DeviceTraits blackwell = kHopper;
+  blackwell.compute_capability = 100;
+  const std::pair<DeviceTraits, const char*> others[] = {
+      {kAmpere, "8.0"}, {kAda, "8.9"}, {blackwell, "10.0"}};
+  for (const auto& [traits, capability] : others) {
+    EXPECT_EQ(shapes.Kernel(traits), std::string("refused: fp8 on compute capability ") + capability +
+                                         " with head dims 128 and 128, expected 9.0 and at most 256");
+  }
+}
+
 TEST(FusedDispatchTest, EveryHeadDimHasAKernelInEveryDtypeOnSmallGpusToo) {
   for (tessera_dtype dtype : {TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
     for (int32_t dim = 1; dim <= kFusedMaxHeadDim; ++dim) {

@@ -123,6 +123,30 @@ TEST_F(ServerTest, NamesUnknownAndUnavailableBackends) {
   EXPECT_EQ(Attend(request).code(), kUnavailable);
 }
 
+TEST_F(ServerTest, SaysWhichDTypesABackendTakes) {
+  auto registry = MakeRegistry();
+  ASSERT_TRUE(registry
+                  ->Add(std::make_unique<testing::FakeBackend>(testing::AbleInfo("wide", 0),
+                                                               registry->Find("reference").value()->device()))
+                  .ok());
+  Start(std::move(registry));
+  v1::AttendRequest request = MakePackedRequest();
+  for (v1::Tensor* tensor : {request.mutable_q(), request.mutable_k(), request.mutable_v()}) {
+    tensor->set_dtype(v1::DATA_TYPE_FP8_E4M3);
+    std::string& raw = *request.mutable_raw(static_cast<int>(tensor->raw_index()));
+    raw.resize(raw.size() / sizeof(float));
+  }
+  request.add_outputs()->set_dtype(v1::DATA_TYPE_FP32);
+  EXPECT_TRUE(Attend(request).ok()) << Attend(request);
+  request.set_backend("wide");
+  const absl::Status refused = Attend(request);
+  ExpectError(refused, absl::StatusCode::kUnimplemented, "DTYPE_UNSUPPORTED");
+  EXPECT_EQ(testing::ErrorMetadata(refused, "backend"), "wide");
+  EXPECT_EQ(testing::ErrorMetadata(refused, "field"), "input_dtype");
+  EXPECT_EQ(testing::ErrorMetadata(refused, "expected"), "fp32, bf16");
+  EXPECT_EQ(testing::ErrorMetadata(refused, "actual"), "fp8_e4m3");
+}
+
 TEST_F(ServerTest, RefusesTooManyRequestsWithARetryHint) {
   options_.limits.max_concurrent_requests = 1;
   Start();
