@@ -122,7 +122,7 @@ class Fp8ConsumerLoop {
     MakeLogits();
     const float2 rescale = softmax.Update(consumer, logits);
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
-    if (Moves(rescale)) {
+    if (__any_sync(~0u, Moves(rescale))) {
       consumer.AwaitAll();
       consumer.ScaleOutput(rescale);
       sums.Scale(rescale);
