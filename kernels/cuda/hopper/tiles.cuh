@@ -43,7 +43,6 @@ struct Posting {
     spoilt_end = 0;
   }
 };
-inline constexpr int kPostings = 4;
 
 template <class Config>
 struct Shared {
