@@ -48,10 +48,11 @@ absl::StatusOr<Plan> CudaFusedBackend::MakePlan(const AttentionProblem& problem)
             .fast_memory_bytes = choice.shared_memory_bytes,
             .launches = 1};
   SetKernelName(choice.kernel, plan);
-  const int64_t concurrent_tiles =
-      int64_t{choice.blocks_per_multiprocessor} * device_.traits().multiprocessors;
-  const ModelledTraffic traffic =
-      FusedTraffic(problem, plan, device_.traits().l2_bytes, concurrent_tiles, choice.walked_bytes);
+  const GpuSchedule schedule{
+      .concurrent_tiles = int64_t{choice.blocks_per_multiprocessor} * device_.traits().multiprocessors,
+      .walked_bytes = choice.walked_bytes,
+      .held_tiles = choice.held_tiles};
+  const ModelledTraffic traffic = FusedTraffic(problem, plan, device_.traits().l2_bytes, schedule);
   plan.hbm_read_bytes = traffic.read_bytes;
   plan.hbm_write_bytes = traffic.write_bytes;
   return plan;

@@ -7,6 +7,7 @@
 #include "kernels/cuda/device_problem.h"
 #include "kernels/cuda/fused_kernel.h"
 #include "kernels/cuda/hopper/hopper_launch.h"
+#include "kernels/cuda/hopper/hopper_problem.h"
 #include "kernels/cuda/row_tiling.h"
 
 namespace tessera::kernels::cuda {
@@ -186,8 +187,9 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
   choice.blocks_per_multiprocessor =
       static_cast<int32_t>(std::clamp<int64_t>(fit, 1, kernel->blocks_per_multiprocessor));
   choice.workspace_bytes = TableBytes(problem);
-  choice.walked_bytes = kernel->family == KernelFamily::kHopper ? hopper::WalkedBytes(problem, traits)
-                                                                : traits.l2_bytes / kL2Share;
+  const bool is_hopper = kernel->family == KernelFamily::kHopper;
+  choice.walked_bytes = is_hopper ? hopper::WalkedBytes(problem, traits) : traits.l2_bytes / kL2Share;
+  choice.held_tiles = is_hopper ? hopper::kPostings + 1 : 1;
   return choice;
 }
 

@@ -43,7 +43,6 @@ struct Posting {
     spoilt_end = 0;
   }
 };
-inline constexpr int kPostings = 4;
 
 // What a logit policy needs of it.
 template <class Logits>
