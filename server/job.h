@@ -41,6 +41,7 @@ struct Job {
   std::vector<HostBuffer> outputs;  // as request.outputs
   Backend* backend = nullptr;
   Plan plan{};
+  ModelledTraffic traffic;  // of the plan; known once the device works
   LaunchKey key{};
   ProblemSize size{};
   Clock::time_point queued_at;

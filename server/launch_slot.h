@@ -46,7 +46,8 @@ class LaunchSlot {
   // end of it cannot be known.
   absl::Status Fence(const DeviceStreams& streams);
 
-  // Waits for a chunk and, unless the launch has failed, copies its outputs to where they belong.
+  // Waits for a chunk and, unless the launch has failed, copies its outputs to where they belong. Before it
+  // waits for the first, models what the jobs move.
   void CollectChunk(size_t index);
   // Waits for all that was queued. Of a slot whose Fence succeeded.
   void AwaitFence();
@@ -105,6 +106,7 @@ class LaunchSlot {
   int64_t workspace_peak_ = 0;
   Clock::duration scattering_{};
   absl::Status failure_;
+  absl::Status modelled_;    // how ModelTraffic ended
   bool has_queued_ = false;  // anything
 };
 

@@ -88,15 +88,13 @@ int64_t StandardHbmBytes(const AttentionProblem& problem);
 // Written: O and LSE. Split partials (an fp32 row of O and its LSE per split) are written and read once.
 // Slopes, sinks and sequence descriptions are too small to count. O(log) per sequence, whatever its lengths,
 // and for a GPU what KeysReadAgain takes.
-struct ModelledTraffic {
-  int64_t read_bytes, write_bytes;
-};
 ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t cache_bytes,
                              const GpuSchedule& gpu = {});
 
-// Fills traffic, choice and flops of `ledger` from the plan of this very problem; ratios use
-// ledger.memory.workspace_peak. choice.batch_requests is left to whoever merged requests.
-void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::string& backend,
-                 const std::string& device, Ledger& ledger);
+// Fills traffic and flops of `ledger` for a problem that moves `modelled`; ratios use
+// ledger.memory.workspace_peak.
+void AccountProblem(const AttentionProblem& problem, const ModelledTraffic& modelled, Ledger& ledger);
+// The choice that `plan` is, of this very problem. batch_requests is left to whoever merged requests.
+ChoiceLedger ChoiceOf(const AttentionProblem& problem, const Plan& plan, const Backend& backend);
 
 }  // namespace tessera

@@ -88,6 +88,8 @@ TEST_P(SchedulerTest, RunsOneRequest) {
   EXPECT_EQ(ledger.choice.backend, "reference");
   EXPECT_EQ(ledger.choice.kernel, "reference_row");
   EXPECT_EQ(ledger.memory.workspace_peak, 256);
+  EXPECT_EQ(ledger.traffic.hbm_read, 9);
+  EXPECT_EQ(ledger.traffic.hbm_write, 256);
 }
 
 TEST_P(SchedulerTest, UsesTensorsWhereTheyAreOnlyIfTheDeviceCanSeeThem) {
@@ -126,6 +128,7 @@ TEST_P(SchedulerTest, MergesWaitingRequestsWithEqualKeys) {
   const Ledger ledger = Await("r3").ledger;
   EXPECT_EQ(ledger.choice.batch_requests, 5);
   EXPECT_EQ(ledger.choice.batch_sequences, 10);
+  EXPECT_EQ(ledger.traffic.hbm_read, 9) << "its own";
   EXPECT_GE(ledger.memory.host_copies_in, 1) << "packing copies, and says so";
   EXPECT_EQ(ledger.memory.host_copies_out_bytes, (5 * 4 * 6 + 5 * 4) * 4);
   EXPECT_GT(ledger.time.queue, 0);
