@@ -58,7 +58,7 @@ void PlaceOnHost(Job& job) {
   MemoryLedger& memory = job.ledger.memory;
   memory.host_copies_in += 1;
   memory.host_copies_in_bytes += TensorBytes(job.request);
-  job.wire->ReleaseBuffers();  // the payload must not stay in memory twice
+  if (job.wire != nullptr) job.wire->ReleaseBuffers();  // the payload must not stay in memory twice
   job.ledger.time.transfer_in = Microseconds(Clock::now() - begin);
 }
 

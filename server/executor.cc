@@ -55,28 +55,31 @@ absl::Status Executor::Health() const {
   return device_.Health();
 }
 
+absl::Status ModelTraffic(const std::vector<Job*>& jobs) {
+  for (Job* const job : jobs) {
+    TESSERA_ASSIGN_OR_RETURN(job->traffic, job->backend->ModelTraffic(job->plan, job->request.problem));
+  }
+  return absl::OkStatus();
+}
+
 void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& problem, const Plan& plan,
                    const LaunchCost& cost) {
-  const Backend& backend = *jobs.front()->backend;
-  const std::string& name = backend.info().name;
-  const std::string& device = backend.device().id();
-  Ledger launch;
-  AccountPlan(problem, plan, name, device, launch);
-  launch.choice.batch_requests = static_cast<int32_t>(jobs.size());
+  ChoiceLedger choice = ChoiceOf(problem, plan, *jobs.front()->backend);
+  choice.batch_requests = static_cast<int32_t>(jobs.size());
+  const auto flops = static_cast<double>(SizeOf(problem).flops);
   jobs.front()->leads_launch = true;
   for (Job* const job : jobs) {
     Ledger& ledger = job->ledger;
     ledger.memory.workspace_peak = cost.workspace_peak;
     ledger.memory.device_peak += cost.workspace_peak;
     // The traffic is the request's own, the choice that of the launch it ran in.
-    AccountPlan(job->request.problem, job->plan, name, device, ledger);
-    ledger.choice = launch.choice;
+    AccountProblem(job->request.problem, job->traffic, ledger);
+    ledger.choice = choice;
     ledger.time.queue += cost.queue;
     ledger.time.transfer_in = cost.transfer_in;
     ledger.time.compute = cost.compute;
     ledger.time.transfer_out = cost.transfer_out;
-    ledger.achieved_flops_per_s =
-        cost.compute > 0 ? static_cast<double>(launch.flops) / (cost.compute * 1e-6) : 0;
+    ledger.achieved_flops_per_s = cost.compute > 0 ? flops / (cost.compute * 1e-6) : 0;
   }
 }
 

@@ -67,6 +67,10 @@ class Executor {
   absl::Status given_up_;  // guarded by mutex_
 };
 
+// Sets the traffic of `jobs`, which have one backend: what each moves by its own plan. That can take longer
+// than a kernel, so it is for the time in which the device works.
+absl::Status ModelTraffic(const std::vector<Job*>& jobs);
+
 // What a launch cost.
 struct LaunchCost {
   double queue = 0;        // microseconds, after what AccountQueue enters: placed, but behind others' work
@@ -76,8 +80,8 @@ struct LaunchCost {
   int64_t workspace_peak = 0;  // bytes
 };
 
-// Enters it into the ledgers of `jobs`, which ran as `problem` by `plan`. Leaves to others what the jobs'
-// tensors took.
+// Enters it and their traffic into the ledgers of `jobs`, which ran as `problem` by `plan`. Leaves to others
+// what the jobs' tensors took.
 void AccountLaunch(const std::vector<Job*>& jobs, const AttentionProblem& problem, const Plan& plan,
                    const LaunchCost& cost);
 

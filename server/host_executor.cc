@@ -62,6 +62,7 @@ absl::Status HostExecutor::Launch(const std::vector<Job*>& jobs) {
   TESSERA_RETURN_IF_ERROR(device_.RecordEvent(placed_.get(), stream));
   TESSERA_RETURN_IF_ERROR(first.backend->Enqueue(plan, problem, workspace, stream));
   TESSERA_RETURN_IF_ERROR(device_.RecordEvent(computed_.get(), stream));
+  TESSERA_RETURN_IF_ERROR(ModelTraffic(jobs));
   TESSERA_RETURN_IF_ERROR(Quiesce());
 
   LaunchCost cost{.workspace_peak = workspace_.high_water_bytes()};

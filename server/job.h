@@ -38,12 +38,13 @@ struct RequestContext {
 
 struct Job {
   RequestContext context;
-  std::unique_ptr<WireRequest> wire;  // owns what request's sources point to
+  std::unique_ptr<WireRequest> wire;  // keeps what request's sources point to until placed; null: others do
   DecodedRequest request;
   std::vector<HostBuffer> inputs;    // once placed on the host: the tensors of request.problem
   std::vector<OutputBytes> outputs;  // once it has run: as request.outputs
   Backend* backend = nullptr;
   Plan plan{};
+  ModelledTraffic traffic;  // of the plan; known once the device works
   LaunchKey key{};
   ProblemSize size{};
   Clock::time_point queued_at;

@@ -8,6 +8,7 @@
 #include "backend/core/error.h"
 #include "backend/core/saturating.h"
 #include "server/batch_queue.h"
+#include "server/guarded.h"
 
 namespace tessera {
 namespace {
@@ -64,6 +65,7 @@ void LaunchSlot::Begin(Jobs jobs, bool has_company) {
   has_company_ = has_company;
   chunks_.clear();
   failure_ = absl::OkStatus();
+  modelled_ = absl::OkStatus();
   has_queued_ = false;
 }
 
@@ -188,6 +190,8 @@ absl::Status LaunchSlot::Fence(const DeviceStreams& streams) {
 
 void LaunchSlot::CollectChunk(size_t index) {
   const Timing& timing = timings_[index];
+  // Here, as this thread would only wait, while the other has tensors to move.
+  if (index == 0) modelled_ = Guarded(backend_name(), [this] { return ModelTraffic(batch_); });
   // The download is the last to end: one wait, after which the others are over too. They are asked all the
   // same, as a failure need not reach the streams that wait for it, and the first failure is the cause.
   const absl::Status download = device_.SynchronizeEvent(timing.download.end.get());
@@ -214,6 +218,7 @@ absl::StatusOr<double> LaunchSlot::SumOf(Span Timing::*span) {
 }
 
 absl::Status LaunchSlot::HandOver() {
+  TESSERA_RETURN_IF_ERROR(modelled_);
   LaunchCost cost{.workspace_peak = workspace_peak_};
   const Timing& first = timings_.front();
   TESSERA_ASSIGN_OR_RETURN(cost.queue,

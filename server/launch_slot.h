@@ -47,7 +47,7 @@ class LaunchSlot {
   // end of it cannot be known.
   absl::Status Fence(const DeviceStreams& streams);
 
-  // Waits for a chunk.
+  // Waits for a chunk. Before it waits for the first, models what the jobs move.
   void CollectChunk(size_t index);
   // Waits for all that was queued. Of a slot whose Fence succeeded.
   void AwaitFence();
@@ -105,6 +105,7 @@ class LaunchSlot {
   void* workspace_ = nullptr;
   int64_t workspace_peak_ = 0;
   absl::Status failure_;
+  absl::Status modelled_;    // how ModelTraffic ended
   bool has_queued_ = false;  // anything
 };
 

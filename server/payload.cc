@@ -33,7 +33,15 @@ void TensorSource::Rearrange(const Rows& rows) {
   bytes_ = rows.extents[0] * rows.extents[1] * rows.extents[2] * rows.row_bytes;
 }
 
+TensorSource TensorSource::Part(int64_t begin, int64_t bytes) const {
+  TensorSource part = *this;
+  part.begin_ += begin;
+  part.bytes_ = bytes;
+  return part;
+}
+
 void TensorSource::CopyTo(std::byte* to, int64_t begin, int64_t bytes) const {
+  begin += begin_;
   if (rows_.row_bytes == 0) return payload_.CopyTo(to, begin, bytes);
   while (bytes > 0) {
     const int64_t row = begin / rows_.row_bytes, in_row = begin % rows_.row_bytes;

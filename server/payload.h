@@ -49,12 +49,16 @@ class TensorSource {
   // From now on the tensor is these rows, which lie in the payload.
   void Rearrange(const Rows& rows);
 
+  // The tensor's bytes [begin, begin + bytes), which it has, as a source of their own.
+  TensorSource Part(int64_t begin, int64_t bytes) const;
+
   int64_t bytes() const { return bytes_; }
   // Copies the tensor's bytes [begin, begin + bytes) to `to`, straight from where they arrived.
   void CopyTo(std::byte* to, int64_t begin, int64_t bytes) const;
 
  private:
   Payload payload_;
+  int64_t begin_ = 0;  // where this starts in the payload, or among the bytes of the rows
   int64_t bytes_ = 0;
   Rows rows_{};  // row_bytes 0: not rearranged
 };

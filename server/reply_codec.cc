@@ -160,12 +160,13 @@ absl::StatusOr<v1::ExplainResponse> EncodeExplain(const DecodedRequest& request,
                                                   const BackendRegistry& registry,
                                                   const Admission& admission) {
   TESSERA_ASSIGN_OR_RETURN(const Plan plan, backend.MakePlan(request.problem));
+  TESSERA_ASSIGN_OR_RETURN(const ModelledTraffic traffic, backend.ModelTraffic(plan, request.problem));
   Ledger ledger;
   ledger.memory.workspace_peak = plan.workspace_bytes;
-  AccountPlan(request.problem, plan, backend.info().name, backend.device().id(), ledger);
+  AccountProblem(request.problem, traffic, ledger);
 
   v1::ExplainResponse response;
-  EncodeChoice(ledger.choice, *response.mutable_choice());
+  EncodeChoice(ChoiceOf(request.problem, plan, backend), *response.mutable_choice());
   EncodeTraffic(ledger.traffic, *response.mutable_traffic());
   response.set_workspace_bytes(plan.workspace_bytes);
   response.set_input_bytes(request.input_bytes);

@@ -395,9 +395,12 @@ int64_t TensorBytes(const DecodedRequest& request) {
 
 std::vector<HostBuffer> BindInputs(DecodedRequest& request) {
   std::vector<HostBuffer> buffers;
-  const auto place = [&buffers](const TensorSource& source) {
+  const auto place = [&buffers](TensorSource& source) {
     const HostBuffer& buffer = buffers.emplace_back(source.bytes());
     source.CopyTo(buffer.data(), 0, source.bytes());
+    Payload placed;
+    placed.Append({buffer.data(), source.bytes()});
+    source = TensorSource(std::move(placed));
     return buffer.data();
   };
   AttentionProblem& p = request.problem;
@@ -405,7 +408,7 @@ std::vector<HostBuffer> BindInputs(DecodedRequest& request) {
   for (size_t i = 0; i < request.inputs.size(); ++i) views[i]->data = place(request.inputs[i]);
 
   std::vector<const std::byte*> masks;
-  for (const TensorSource& mask : request.masks) masks.push_back(place(mask));
+  for (TensorSource& mask : request.masks) masks.push_back(place(mask));
   for (size_t s = 0; s < request.mask_offsets.size(); ++s) {
     request.sequences[s].mask = masks[masks.size() == 1 ? 0 : s] + request.mask_offsets[s];
   }

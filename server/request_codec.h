@@ -68,8 +68,8 @@ absl::StatusOr<DecodedRequest> DecodeRequest(const v1::AttendRequest& header, st
 // Bytes of Q, K, V and the masks, as they are placed.
 int64_t TensorBytes(const DecodedRequest& request);
 
-// Copies Q, K, V and the masks into memory of their own, and points the problem at it: the one copy that
-// their bytes need where a backend can use them there.
+// Copies Q, K, V and the masks into memory of their own, and points the problem and the sources at it: the
+// one copy that their bytes need where a backend can use them there. Where they arrived is no longer used.
 std::vector<HostBuffer> BindInputs(DecodedRequest& request);
 
 // `bytes` bytes of an output of that kind as they are where no sequence writes.

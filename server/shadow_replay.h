@@ -28,7 +28,8 @@ class ShadowReplay : private Executor::Owner {
  private:
   ShadowReplay(Backend& backend, int64_t max_workspace_bytes);
 
-  absl::Status Run(DecodedRequest slice);
+  // Its output.
+  absl::StatusOr<OutputBytes> Run(DecodedRequest slice);
   void RunAlone(Jobs jobs) override;
   void DeviceLost(const absl::Status&) override {}  // the job's status says it
 

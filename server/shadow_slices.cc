@@ -14,12 +14,15 @@ int64_t FlopsOfRow(const AttentionProblem& p, const Sequence& s) {
   return std::max<int64_t>(SaturatingMultiply(SaturatingMultiply(s.kv_len, p.num_q_heads), per_key), 1);
 }
 
-// Drops the tokens before `begin`, and those after `len`, of `heads` heads of `dim` elements.
-void Narrow(TensorView& tensor, int64_t begin, int64_t len, int64_t heads, int64_t dim) {
+// The part of a tensor that has the tokens [begin, begin + len), of `heads` heads of `dim` elements.
+TensorSource Narrow(const TensorSource& source, TensorView& tensor, int64_t begin, int64_t len, int64_t heads,
+                    int64_t dim) {
   const int64_t shift = len > 0 ? begin * tensor.token_stride : 0;
-  tensor.data = static_cast<std::byte*>(tensor.data) + shift * DTypeSize(tensor.dtype);
   const int64_t span = len > 0 ? (len - 1) * tensor.token_stride + (heads - 1) * tensor.head_stride + dim : 0;
+  tensor.data = nullptr;
   tensor.num_elements = std::min(tensor.num_elements - shift, span);
+  const int64_t element = DTypeSize(tensor.dtype);
+  return source.Part(shift * element, tensor.num_elements * element);
 }
 
 void Advance(tessera_scales& scales, int64_t sequence) {
@@ -66,9 +69,11 @@ DecodedRequest RequestOf(const DecodedRequest& request, const ShadowSlice& slice
   AttentionProblem& p = part.problem;
   p = request.problem;
   Sequence sequence = p.sequences[slice.sequence];
-  Narrow(p.q, sequence.q_begin + slice.first_row, slice.num_rows, p.num_q_heads, p.head_dim_qk);
-  Narrow(p.k, sequence.kv_begin, sequence.kv_len, p.num_kv_heads, p.head_dim_qk);
-  Narrow(p.v, sequence.kv_begin, sequence.kv_len, p.num_kv_heads, p.head_dim_v);
+  const auto& [q, k, v] = request.inputs;
+  part.inputs = {
+      Narrow(q, p.q, sequence.q_begin + slice.first_row, slice.num_rows, p.num_q_heads, p.head_dim_qk),
+      Narrow(k, p.k, sequence.kv_begin, sequence.kv_len, p.num_kv_heads, p.head_dim_qk),
+      Narrow(v, p.v, sequence.kv_begin, sequence.kv_len, p.num_kv_heads, p.head_dim_v)};
   for (tessera_scales* scales : {&p.q_scales, &p.k_scales, &p.v_scales}) Advance(*scales, slice.sequence);
   const int64_t row = int64_t{p.num_q_heads} * p.head_dim_v;
   p.o = {.data = nullptr,
@@ -83,16 +88,20 @@ DecodedRequest RequestOf(const DecodedRequest& request, const ShadowSlice& slice
   sequence.diagonal_offset += slice.first_row;
   if (!request.masks.empty()) {
     const size_t index = request.masks.size() == 1 ? 0 : static_cast<size_t>(slice.sequence);
-    const HostSpan& mask = request.masks[index];
-    const auto* const begin = static_cast<const std::byte*>(sequence.mask) +
-                              slice.first_row * sequence.mask_q_stride * MaskElementBytes(p);
-    part.masks.push_back({.data = begin, .bytes = mask.data + mask.bytes - begin});
-    sequence.mask = begin;
+    const TensorSource& mask = request.masks[index];
+    const int64_t begin = request.mask_offsets[static_cast<size_t>(slice.sequence)] +
+                          slice.first_row * sequence.mask_q_stride * MaskElementBytes(p);
+    part.masks.push_back(mask.Part(begin, mask.bytes() - begin));
+    part.mask_offsets.push_back(0);
+    sequence.mask = nullptr;
   }
   part.sequences.push_back(sequence);
   p.sequences = part.sequences.data();
   p.num_sequences = 1;
   part.output_bytes = p.o.num_elements * DTypeSize(output_dtype);
+  part.outputs.push_back({.dtype = output_dtype,
+                          .shape = {slice.num_rows, p.num_q_heads, p.head_dim_v},
+                          .bytes = part.output_bytes});
   return part;
 }
 

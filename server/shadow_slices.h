@@ -26,8 +26,8 @@ struct ShadowBudget {
 std::vector<ShadowSlice> ChooseSlices(const AttentionProblem& problem, const ShadowBudget& budget,
                                       uint64_t seed);
 
-// One slice of `request` as a request of its own. It points into the tensors of `request`; its output, which
-// has no memory yet, is contiguous (row, head, dim) of `output_dtype`.
+// One slice of `request` as a request of its own. Its sources read where those of `request` do, its inputs
+// are not bound; its output, which has no memory yet, is contiguous (row, head, dim) of `output_dtype`.
 DecodedRequest RequestOf(const DecodedRequest& request, const ShadowSlice& slice, DType output_dtype);
 
 }  // namespace tessera

@@ -33,9 +33,7 @@ bool HasOutput(const DecodedRequest& request) {
 }
 
 // What the entry keeps in memory, and what it will take beside that: the reply once more, parsed.
-int64_t BytesOf(const DecodedRequest& request) {
-  return request.input_bytes + request.copied_bytes + 2 * request.output_bytes;
-}
+int64_t BytesOf(const DecodedRequest& request) { return request.input_bytes + 2 * request.output_bytes; }
 
 std::string HeadDim(const AttentionProblem& problem) {
   if (problem.head_dim_qk == problem.head_dim_v) return absl::StrCat(problem.head_dim_qk);

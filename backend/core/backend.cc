@@ -42,6 +42,10 @@ absl::Status Backend::Supports(const AttentionProblem& problem) const {
   return CheckCapabilities(info(), problem);
 }
 
+absl::StatusOr<ModelledTraffic> Backend::ModelTraffic(const Plan&, const AttentionProblem&) const {
+  return ModelledTraffic{};
+}
+
 absl::Status CheckCapabilities(const BackendInfo& info, const AttentionProblem& problem) {
   const Capabilities& can = info.capabilities;
   TESSERA_RETURN_IF_ERROR(CheckDType(info, "input", problem.q.dtype, can.input_dtypes));

@@ -2,6 +2,7 @@
 // derive from it; PluginBackend (plugin_loader.h) adapts a loaded table to it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -14,6 +15,11 @@ namespace tessera {
 
 using Plan = tessera_plan;
 using Capabilities = tessera_capabilities;
+
+// Bytes that a launch takes from and leaves in device memory, DRAM for the host CPU. 0: not known.
+struct ModelledTraffic {
+  int64_t read_bytes = 0, write_bytes = 0;
+};
 
 struct BackendInfo {
   std::string name;         // "cpu_fused"
@@ -36,8 +42,8 @@ class Backend {
   // this machine at all. The base checks info().capabilities; override to add what they cannot say.
   virtual absl::Status Supports(const AttentionProblem& problem) const;
 
-  // What Enqueue will do and cost. Launches nothing; data pointers may be null. `problem` is valid and
-  // supported.
+  // What Enqueue will do and take. Launches nothing; data pointers may be null. `problem` is valid and
+  // supported. Quick: every request waits for it, and a large one for that of each part it is cut into.
   virtual absl::StatusOr<Plan> MakePlan(const AttentionProblem& problem) const = 0;
 
   // Queues the work on `stream`. `workspace`: plan.workspace_bytes of device memory, 64-byte aligned,
@@ -45,6 +51,11 @@ class Backend {
   // itself come with the event recorded after it.
   virtual absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
                                tessera_stream* stream) = 0;
+
+  // What Enqueue moves; `plan` is that of this very problem, whose data pointers may be null. It may take
+  // milliseconds: call it where no work waits for it. By default nothing is known.
+  virtual absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                                       const AttentionProblem& problem) const;
 };
 
 // UNIMPLEMENTED "<name>: head_dim 576 is not supported; supported: ..." unless the capabilities cover the

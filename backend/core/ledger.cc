@@ -5,11 +5,10 @@
 
 namespace tessera {
 
-void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::string& backend,
-                 const std::string& device, Ledger& ledger) {
+void AccountProblem(const AttentionProblem& problem, const ModelledTraffic& modelled, Ledger& ledger) {
   TrafficLedger& traffic = ledger.traffic;
-  traffic.hbm_read = plan.hbm_read_bytes;
-  traffic.hbm_write = plan.hbm_write_bytes;
+  traffic.hbm_read = modelled.read_bytes;
+  traffic.hbm_write = modelled.write_bytes;
   traffic.standard_workspace = StandardWorkspaceBytes(problem);
   traffic.standard_hbm_bytes = StandardHbmBytes(problem);
   traffic.workspace_ratio = static_cast<double>(traffic.standard_workspace) /
@@ -17,9 +16,13 @@ void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::s
   const double moved = static_cast<double>(traffic.hbm_read) + static_cast<double>(traffic.hbm_write);
   traffic.hbm_ratio = moved > 0 ? static_cast<double>(traffic.standard_hbm_bytes) / moved : 0;
 
-  ChoiceLedger& choice = ledger.choice;
-  choice.backend = backend;
-  choice.device = device;
+  ledger.flops = SizeOf(problem).flops;
+}
+
+ChoiceLedger ChoiceOf(const AttentionProblem& problem, const Plan& plan, const Backend& backend) {
+  ChoiceLedger choice;
+  choice.backend = backend.info().name;
+  choice.device = backend.device().id();
   choice.kernel.assign(plan.kernel, strnlen(plan.kernel, sizeof(plan.kernel)));
   choice.tile_q = plan.tile_q;
   choice.tile_kv = plan.tile_kv;
@@ -28,8 +31,7 @@ void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::s
   choice.fast_memory_bytes = plan.fast_memory_bytes;
   choice.launches = plan.launches;
   choice.batch_sequences = problem.num_sequences;
-
-  ledger.flops = SizeOf(problem).flops;
+  return choice;
 }
 
 }  // namespace tessera

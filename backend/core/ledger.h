@@ -8,6 +8,7 @@
 
 #include "backend/core/attention_problem.h"
 #include "backend/core/backend.h"
+#include "backend/core/launch_replay.h"
 
 namespace tessera {
 
@@ -77,30 +78,23 @@ int64_t StandardWorkspaceBytes(const AttentionProblem& problem);
 int64_t StandardHbmBytes(const AttentionProblem& problem);
 
 // Device-memory traffic of a fused, tiled pass over a valid problem. Read: Q and masks; K and V of a kv head
-//   - once, when those of its keys that any query sees fit a cache of `l2_bytes`: the head's query tiles are
-//     taken to run together and share it;
+//   - once, when those of its keys that any query sees fit a cache of `cache_bytes`: the head's query tiles
+//     are taken to run together and share it;
 //   - else once per query tile, and only the K/V tiles in which that tile sees a key. A query tile is
 //     plan.tile_q rows of a kv head, a row being one query of one of its query heads (packed GQA); tile_q 0
 //     means all rows, tile_kv 0 all keys.
-// With `concurrent_tiles` above 1 that is a GPU, which runs so many query tiles at once (multiprocessors
-// times blocks of each): those of a kv head share what they read, and `l2_bytes`, of which some holds keys
-// twice, is shared with the heads beside them, Q and O. K and V are then read once, and again as far as they
-// were lost
-//   - between one wave of concurrent tiles and the next, when the keys, Q and O in between outgrow the cache;
-//   - within a wave, when its tiles, each at another key along a causal diagonal, outgrow it.
-// `walked_bytes`: the (sequence, kv head) pairs of as many bytes of K and V are walked together, longest
-// query tiles of all of them first; 0: one pair after the other. Written: O and LSE. Split partials (an fp32
-// row of O and its LSE per split) are written and read once. Slopes, sinks and sequence descriptions are too
-// small to count. O(log) per sequence, whatever its lengths.
-struct ModelledTraffic {
-  int64_t read_bytes, write_bytes;
-};
-ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t l2_bytes,
-                             int64_t concurrent_tiles = 1, int64_t walked_bytes = 0);
+// With gpu.concurrent_tiles above 1 that is a GPU whose L2 is `cache_bytes`: its query tiles run many at once
+// and share what they read. K and V are read once, and again as often as KeysReadAgain says.
+// Written: O and LSE. Split partials (an fp32 row of O and its LSE per split) are written and read once.
+// Slopes, sinks and sequence descriptions are too small to count. O(log) per sequence, whatever its lengths,
+// and for a GPU what KeysReadAgain takes.
+ModelledTraffic FusedTraffic(const AttentionProblem& problem, const Plan& plan, int64_t cache_bytes,
+                             const GpuSchedule& gpu = {});
 
-// Fills traffic, choice and flops of `ledger` from the plan of this very problem; ratios use
-// ledger.memory.workspace_peak. choice.batch_requests is left to whoever merged requests.
-void AccountPlan(const AttentionProblem& problem, const Plan& plan, const std::string& backend,
-                 const std::string& device, Ledger& ledger);
+// Fills traffic and flops of `ledger` for a problem that moves `modelled`; ratios use
+// ledger.memory.workspace_peak.
+void AccountProblem(const AttentionProblem& problem, const ModelledTraffic& modelled, Ledger& ledger);
+// The choice that `plan` is, of this very problem. batch_requests is left to whoever merged requests.
+ChoiceLedger ChoiceOf(const AttentionProblem& problem, const Plan& plan, const Backend& backend);
 
 }  // namespace tessera

@@ -29,8 +29,6 @@ absl::Status CheckPlan(const std::string& name, const Plan& plan) {
       {"fast_memory_bytes", plan.fast_memory_bytes, kMaxBytes},
       {"launches", plan.launches, INT32_MAX},
       {"materialises_scores", plan.materialises_scores, 1},
-      {"hbm_read_bytes", plan.hbm_read_bytes, kMaxBytes},
-      {"hbm_write_bytes", plan.hbm_write_bytes, kMaxBytes},
   };
   for (const auto& number : numbers) {
     if (number.value < 0 || number.value > number.most) {
@@ -76,6 +74,24 @@ absl::Status PluginBackend::Enqueue(const Plan& plan, const AttentionProblem& pr
   return CallPlugin(info_.name, "enqueue", [&](tessera_message* message) {
     return table_.enqueue(table_.self, &plan, &problem, workspace, stream, message);
   });
+}
+
+absl::StatusOr<ModelledTraffic> PluginBackend::ModelTraffic(const Plan& plan,
+                                                            const AttentionProblem& problem) const {
+  if (table_.model_traffic == nullptr) return ModelledTraffic{};
+  tessera_traffic traffic{};
+  traffic.struct_size = sizeof(traffic);
+  TESSERA_RETURN_IF_ERROR(CallPlugin(info_.name, "model_traffic", [&](tessera_message* message) {
+    return table_.model_traffic(table_.self, &plan, &problem, &traffic, message);
+  }));
+  for (const auto& [field, bytes] :
+       {std::pair("read_bytes", traffic.read_bytes), std::pair("write_bytes", traffic.write_bytes)}) {
+    if (bytes < 0) {
+      return PluginInvalid("PLUGIN_INVALID_RESULT", info_.name, "model_traffic", field, "0 or more",
+                           absl::StrCat(bytes));
+    }
+  }
+  return ModelledTraffic{.read_bytes = traffic.read_bytes, .write_bytes = traffic.write_bytes};
 }
 
 }  // namespace tessera

@@ -24,6 +24,9 @@ class PluginBackend : public Backend {
   absl::StatusOr<Plan> MakePlan(const AttentionProblem& problem) const override;
   absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
                        tessera_stream* stream) override;
+  // Not known where the plugin has no model. INTERNAL with reason PLUGIN_INVALID_RESULT for negative bytes.
+  absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                               const AttentionProblem& problem) const override;
 
  private:
   std::shared_ptr<const PluginInstance> instance_;

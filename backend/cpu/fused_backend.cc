@@ -66,9 +66,6 @@ absl::StatusOr<Plan> CpuFusedBackend::MakePlan(const AttentionProblem& problem) 
   plan.launches = tiles.num_splits > 1 ? 2 : 1;  // the second merges the splits
   plan.fast_memory_bytes = tiles.scratch_bytes;
   plan.workspace_bytes = kernels::cpu::FusedWorkspaceBytes(problem, ConfigOf(plan));
-  const ModelledTraffic traffic = FusedTraffic(problem, plan, device_.caches().last_level_bytes);
-  plan.hbm_read_bytes = traffic.read_bytes;
-  plan.hbm_write_bytes = traffic.write_bytes;
   return plan;
 }
 
@@ -85,6 +82,11 @@ absl::Status CpuFusedBackend::Enqueue(const Plan& plan, const AttentionProblem& 
   kernels::cpu::FusedAttention(problem, ConfigOf(plan), static_cast<std::byte*>(workspace),
                                CpuDevice::PoolOf(stream));
   return absl::OkStatus();
+}
+
+absl::StatusOr<ModelledTraffic> CpuFusedBackend::ModelTraffic(const Plan& plan,
+                                                              const AttentionProblem& problem) const {
+  return FusedTraffic(problem, plan, device_.caches().last_level_bytes);
 }
 
 }  // namespace tessera

@@ -19,6 +19,8 @@ class CpuFusedBackend : public Backend {
   // Runs with the plan's tile and splits.
   absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
                        tessera_stream* stream) override;
+  absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                               const AttentionProblem& problem) const override;
 
  private:
   kernels::cpu::FusedConfig ConfigOf(const Plan& plan) const;

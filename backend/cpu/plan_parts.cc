@@ -25,14 +25,12 @@ Plan EmptyPlan(std::string_view kernel) {
   return plan;
 }
 
-void SetMaterialisedTraffic(const AttentionProblem& problem, int64_t score_bytes, Plan& plan) {
+ModelledTraffic MaterialisedTraffic(const AttentionProblem& problem, int64_t score_bytes) {
   // One tile of all queries: every operand moves once.
   const Plan one_tile = EmptyPlan("");
-  const ModelledTraffic operands = FusedTraffic(problem, one_tile, /*l2_bytes=*/0);
+  const ModelledTraffic operands = FusedTraffic(problem, one_tile, /*cache_bytes=*/0);
   const int64_t scores = SaturatingProduct(SizeOf(problem).visible_scores, int64_t{2}, score_bytes);
-  plan.materialises_scores = 1;
-  plan.hbm_read_bytes = SaturatingAdd(operands.read_bytes, scores);
-  plan.hbm_write_bytes = SaturatingAdd(operands.write_bytes, scores);
+  return {SaturatingAdd(operands.read_bytes, scores), SaturatingAdd(operands.write_bytes, scores)};
 }
 
 }  // namespace tessera

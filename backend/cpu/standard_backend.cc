@@ -22,7 +22,7 @@ CpuStandardBackend::CpuStandardBackend(CpuDevice& device)
 absl::StatusOr<Plan> CpuStandardBackend::MakePlan(const AttentionProblem& problem) const {
   Plan plan = EmptyPlan("oracle_attention_fp64");
   plan.workspace_bytes = kernels::cpu::OracleWorkspaceBytes(problem, device_.num_workers());
-  SetMaterialisedTraffic(problem, sizeof(double), plan);
+  plan.materialises_scores = 1;
   return plan;
 }
 
@@ -30,6 +30,11 @@ absl::Status CpuStandardBackend::Enqueue(const Plan&, const AttentionProblem& pr
                                          tessera_stream* stream) {
   kernels::cpu::OracleAttention(problem, static_cast<std::byte*>(workspace), CpuDevice::PoolOf(stream));
   return absl::OkStatus();
+}
+
+absl::StatusOr<ModelledTraffic> CpuStandardBackend::ModelTraffic(const Plan&,
+                                                                 const AttentionProblem& problem) const {
+  return MaterialisedTraffic(problem, sizeof(double));
 }
 
 }  // namespace tessera

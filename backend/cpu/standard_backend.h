@@ -16,6 +16,8 @@ class CpuStandardBackend : public Backend {
   absl::StatusOr<Plan> MakePlan(const AttentionProblem& problem) const override;
   absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
                        tessera_stream* stream) override;
+  absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                               const AttentionProblem& problem) const override;
 
  private:
   CpuDevice& device_;

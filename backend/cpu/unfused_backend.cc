@@ -44,7 +44,7 @@ absl::Status CpuUnfusedBackend::Supports(const AttentionProblem& problem) const 
 absl::StatusOr<Plan> CpuUnfusedBackend::MakePlan(const AttentionProblem& problem) const {
   Plan plan = EmptyPlan("unfused_attention_sgemm");
   plan.workspace_bytes = kernels::cpu::UnfusedWorkspaceBytes(problem, device_.num_workers());
-  SetMaterialisedTraffic(problem, sizeof(float), plan);
+  plan.materialises_scores = 1;
   return plan;
 }
 
@@ -53,6 +53,11 @@ absl::Status CpuUnfusedBackend::Enqueue(const Plan&, const AttentionProblem& pro
   kernels::cpu::UnfusedAttention(problem, blas_, static_cast<std::byte*>(workspace),
                                  CpuDevice::PoolOf(stream));
   return absl::OkStatus();
+}
+
+absl::StatusOr<ModelledTraffic> CpuUnfusedBackend::ModelTraffic(const Plan&,
+                                                                const AttentionProblem& problem) const {
+  return MaterialisedTraffic(problem, sizeof(float));
 }
 
 }  // namespace tessera

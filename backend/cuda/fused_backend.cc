@@ -48,12 +48,6 @@ absl::StatusOr<Plan> CudaFusedBackend::MakePlan(const AttentionProblem& problem)
             .fast_memory_bytes = choice.shared_memory_bytes,
             .launches = 1};
   SetKernelName(choice.kernel, plan);
-  const int64_t concurrent_tiles =
-      int64_t{choice.blocks_per_multiprocessor} * device_.traits().multiprocessors;
-  const ModelledTraffic traffic =
-      FusedTraffic(problem, plan, device_.traits().l2_bytes, concurrent_tiles, choice.walked_bytes);
-  plan.hbm_read_bytes = traffic.read_bytes;
-  plan.hbm_write_bytes = traffic.write_bytes;
   return plan;
 }
 
@@ -64,6 +58,16 @@ absl::Status CudaFusedBackend::Enqueue(const Plan& plan, const AttentionProblem&
       kernels::cuda::FusedAttention(problem, device_.traits(), workspace, CudaDevice::Unwrap(stream)),
       plan.kernel));
   return device_.Check(cudaGetLastError(), plan.kernel);
+}
+
+absl::StatusOr<ModelledTraffic> CudaFusedBackend::ModelTraffic(const Plan& plan,
+                                                               const AttentionProblem& problem) const {
+  const FusedChoice choice = ChooseFused(problem, device_.traits());
+  const GpuSchedule schedule{
+      .concurrent_tiles = int64_t{choice.blocks_per_multiprocessor} * device_.traits().multiprocessors,
+      .walked_bytes = choice.walked_bytes,
+      .held_tiles = choice.held_tiles};
+  return FusedTraffic(problem, plan, device_.traits().l2_bytes, schedule);
 }
 
 }  // namespace tessera

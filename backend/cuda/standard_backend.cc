@@ -63,9 +63,7 @@ absl::StatusOr<Plan> CudaStandardBackend::MakePlan(const AttentionProblem& probl
             .workspace_bytes = choice.workspace_bytes,
             .num_splits = 1,
             .launches = std::max(launches, 1),  // of a problem without queries too: a plan has one at least
-            .materialises_scores = 1,
-            .hbm_read_bytes = choice.hbm_read_bytes,
-            .hbm_write_bytes = choice.hbm_write_bytes};
+            .materialises_scores = 1};
   SetKernelName(choice.kernel, plan);
   return plan;
 }
@@ -89,6 +87,12 @@ absl::Status CudaStandardBackend::Enqueue(const Plan& plan, const AttentionProbl
                                  {"expected", "CUBLAS_STATUS_SUCCESS"},
                                  {"actual", status.cublas}},
                     .retry_after = std::nullopt});
+}
+
+absl::StatusOr<ModelledTraffic> CudaStandardBackend::ModelTraffic(const Plan&,
+                                                                  const AttentionProblem& problem) const {
+  const StandardChoice choice = ChooseStandard(problem, device_.traits());
+  return ModelledTraffic{.read_bytes = choice.hbm_read_bytes, .write_bytes = choice.hbm_write_bytes};
 }
 
 }  // namespace tessera

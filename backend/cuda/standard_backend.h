@@ -25,6 +25,8 @@ class CudaStandardBackend : public Backend {
   // Also INTERNAL, reason CUBLAS_ERROR. Streams take turns: cuBLAS has one handle.
   absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
                        tessera_stream* stream) override;
+  absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                               const AttentionProblem& problem) const override;
 
  private:
   CudaStandardBackend(CudaDevice& device, std::unique_ptr<kernels::cuda::Cublas> blas);

@@ -168,6 +168,22 @@ std::string OfSequence(const char* what, int64_t n) { return what + (" of sequen
 
 }  // namespace
 
+int MaskAlignment(const tessera_attention_problem& p, bool with_data) {
+  if (p.mask_kind == TESSERA_MASK_NONE) return 0;
+  uint64_t offsets = 0;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    const tessera_sequence& s = p.sequences[n];
+    if (s.q_len == 0 || s.kv_len == 0) continue;
+    if (s.mask_kv_stride != 1) return 0;
+    offsets |= (with_data ? reinterpret_cast<uintptr_t>(s.mask) : 0) |
+               static_cast<uint64_t>((s.mask_head_stride | s.mask_q_stride) * ElementBytes(p.mask_dtype));
+  }
+  for (const int alignment : {16, 8, 4}) {
+    if (offsets % static_cast<uint64_t>(alignment) == 0) return alignment;
+  }
+  return 1;
+}
+
 int64_t TableBytes(const tessera_attention_problem& problem) {
   const int64_t bytes = PackedTableBytes(problem);
   return bytes <= DeviceProblem::kInlineBytes ? 0 : bytes;
@@ -216,6 +232,7 @@ std::vector<std::byte> FillDeviceProblem(const tessera_attention_problem& p, con
   device->mask_dtype = p.mask_dtype;
   device->has_alibi = p.alibi_slopes != nullptr;
   device->has_sinks = p.sinks != nullptr;
+  device->mask_alignment = static_cast<int8_t>(MaskAlignment(p, /*with_data=*/true));
   device->rows_per_query = tiling.rows_per_query;
   device->tile_rows = tiling.tile_rows;
   device->num_row_heads = static_cast<int32_t>(tiling.RowHeads(p));

@@ -61,6 +61,7 @@ struct DeviceProblem {
   tessera_mask_kind mask_kind;
   tessera_dtype mask_dtype;
   bool has_alibi, has_sinks;
+  int8_t mask_alignment;  // MaskAlignment(), data included
 
   int32_t rows_per_query, tile_rows, num_row_heads;  // as RowTiling says
   int32_t num_sequences, num_tiles;                  // tiles of one row head, all sequences
@@ -98,6 +99,11 @@ struct DeviceProblem {
   }
 };
 static_assert(sizeof(DeviceProblem) <= 4096);
+
+// Bytes on which every row of every dense mask starts: 16, 8, 4 or 1; 0 where a row's elements are not
+// neighbours in memory. Without `with_data` as if every mask itself started on 16 bytes: what may be asked
+// before there is data.
+int MaskAlignment(const tessera_attention_problem& problem, bool with_data);
 
 // Bytes of workspace that the tables of `problem` take: 0 while they fit inside DeviceProblem.
 int64_t TableBytes(const tessera_attention_problem& problem);

@@ -7,6 +7,7 @@
 #include "kernels/cuda/device_problem.h"
 #include "kernels/cuda/fused_kernel.h"
 #include "kernels/cuda/hopper/hopper_launch.h"
+#include "kernels/cuda/hopper/hopper_problem.h"
 #include "kernels/cuda/row_tiling.h"
 
 namespace tessera::kernels::cuda {
@@ -41,13 +42,18 @@ Families KernelsFor(tessera_dtype dtype) {
   }
 }
 
+// Whether the kernels for dense masks read them quickly.
+bool AreMasksAligned(const tessera_attention_problem& p) {
+  return MaskAlignment(p, /*with_data=*/false) >= 4;
+}
+
 // The narrowest of the kinds of logits that hold the problem's. (With a positive scale the largest score is
 // the largest logit, and the softmax takes the scale along for nothing.)
 Logits LogitsOf(const tessera_attention_problem& p) {
   const bool plain_scale = p.scale > 0 && p.scale < kLargestPlainScale;
   const bool softcap = p.softcap > 0, alibi = p.alibi_slopes != nullptr,
              mask = p.mask_kind != TESSERA_MASK_NONE;
-  if (mask) return softcap || alibi ? Logits::kAny : Logits::kDenseMask;
+  if (mask) return softcap || alibi || !AreMasksAligned(p) ? Logits::kAny : Logits::kDenseMask;
   if (!plain_scale || (softcap && alibi)) return Logits::kAny;
   if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale))
     return Logits::kAny;
@@ -181,8 +187,9 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
   choice.blocks_per_multiprocessor =
       static_cast<int32_t>(std::clamp<int64_t>(fit, 1, kernel->blocks_per_multiprocessor));
   choice.workspace_bytes = TableBytes(problem);
-  choice.walked_bytes = kernel->family == KernelFamily::kHopper ? hopper::WalkedBytes(problem, traits)
-                                                                : traits.l2_bytes / kL2Share;
+  const bool is_hopper = kernel->family == KernelFamily::kHopper;
+  choice.walked_bytes = is_hopper ? hopper::WalkedBytes(problem, traits) : traits.l2_bytes / kL2Share;
+  choice.held_tiles = is_hopper ? hopper::kPostings + 1 : 1;
   return choice;
 }
 

@@ -25,6 +25,7 @@ struct FusedChoice {
   int32_t blocks_per_multiprocessor;  // that run at once
   int64_t workspace_bytes;
   int64_t walked_bytes;  // of keys and values that are walked at once (MakeDeviceProblem's l2_bytes)
+  int32_t held_tiles;    // row tiles that are a block's at any time, the one it works on included
 };
 
 // For a valid problem with head dims up to kFusedMaxHeadDim. fp8 inputs take compute capability 9.0. Reads

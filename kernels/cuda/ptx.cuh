@@ -13,8 +13,8 @@ __device__ inline uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// cp.async.cg.shared.global: 16 bytes, past L1. Of the source only `bytes` (0 or 16) are read, from an
-// address that need not exist if 0; the rest becomes zeros.
+// cp.async.cg.shared.global: 16 bytes, past L1. Of the source only the first `bytes` are read, from an address
+// that need not exist if 0; the rest becomes zeros.
 __device__ inline void CpAsync16(uint32_t destination, const void* source, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes)
                : "memory");

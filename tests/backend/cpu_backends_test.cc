@@ -68,6 +68,9 @@ class CpuBackendsTest : public ::testing::Test {
   Plan PlanOf(const std::string& backend, const AttentionProblem& problem) {
     return *(*registry_.Find(backend))->MakePlan(problem);
   }
+  ModelledTraffic TrafficOf(const std::string& backend, const AttentionProblem& problem) {
+    return *(*registry_.Find(backend))->ModelTraffic(PlanOf(backend, problem), problem);
+  }
 
   BackendRegistry registry_;
   Device* const device_;
@@ -84,8 +87,9 @@ TEST_F(CpuBackendsTest, FusedPlanSaysWhatItChose) {
   EXPECT_GT(plan.fast_memory_bytes, 0);
   EXPECT_GE(plan.launches, 1);
   EXPECT_EQ(plan.materialises_scores, 0);
-  EXPECT_GT(plan.hbm_read_bytes, 0);
-  EXPECT_GT(plan.hbm_write_bytes, 0);
+  const ModelledTraffic traffic = TrafficOf("cpu_fused", host.problem());
+  EXPECT_GT(traffic.read_bytes, 0);
+  EXPECT_GT(traffic.write_bytes, 0);
 }
 
 // Shapes only: a problem of 2^20 x 2^20 scores is planned without memory behind it.
@@ -141,12 +145,13 @@ TEST_F(CpuBackendsTest, StandardPlansSayThatTheyMaterialiseTheScores) {
   const int64_t scores = int64_t{4096} * 4096;
   EXPECT_EQ(plan.materialises_scores, 1);
   EXPECT_GE(plan.workspace_bytes, 8 * scores);
-  EXPECT_EQ(plan.hbm_write_bytes, 2 * 8 * scores + 4096 * 128 * 4);
-  EXPECT_EQ(plan.hbm_read_bytes, 2 * 8 * scores + 3 * 4096 * 128 * 4);
+  const ModelledTraffic traffic = TrafficOf("cpu_standard", problem);
+  EXPECT_EQ(traffic.write_bytes, 2 * 8 * scores + 4096 * 128 * 4);
+  EXPECT_EQ(traffic.read_bytes, 2 * 8 * scores + 3 * 4096 * 128 * 4);
   if (registry_.Find("cpu_unfused").ok()) {
-    const Plan unfused = PlanOf("cpu_unfused", problem);
-    EXPECT_EQ(unfused.materialises_scores, 1);
-    EXPECT_EQ(unfused.hbm_write_bytes + unfused.hbm_read_bytes, StandardHbmBytes(problem));
+    EXPECT_EQ(PlanOf("cpu_unfused", problem).materialises_scores, 1);
+    const ModelledTraffic unfused = TrafficOf("cpu_unfused", problem);
+    EXPECT_EQ(unfused.write_bytes + unfused.read_bytes, StandardHbmBytes(problem));
   }
 }
 

@@ -91,8 +91,9 @@ TEST_F(CudaPlanTest, FusedPlanSaysWhatItChose) {
     EXPECT_GT(plan.fast_memory_bytes, 0);
     EXPECT_LE(plan.fast_memory_bytes, device_.traits().shared_memory_per_block);
     const int64_t tensor = int64_t{4096} * 4 * 128 * DTypeSize(dtype);
-    EXPECT_GE(plan.hbm_read_bytes, 3 * tensor);
-    EXPECT_EQ(plan.hbm_write_bytes, tensor);
+    const ModelledTraffic traffic = *fused_.ModelTraffic(plan, shape.problem());
+    EXPECT_GE(traffic.read_bytes, 3 * tensor);
+    EXPECT_EQ(traffic.write_bytes, tensor);
   }
 }
 

@@ -7,6 +7,8 @@
 #include <random>
 
 #include "gtest/gtest.h"
+#include "tests/backend/fake_backend.h"
+#include "tests/backend/fake_device.h"
 #include "tests/backend/seed.h"
 #include "tests/backend/test_problem.h"
 
@@ -190,30 +192,11 @@ TEST(FusedTrafficTest, HugeDryRunIsQuickAndSaturates) {
   EXPECT_EQ(FusedTraffic(p, PlanOf(3, 7, 1 << 30), kNoCache).write_bytes, kMax);
 }
 
-TEST(AccountPlanTest, FillsTrafficChoiceAndFlops) {
+TEST(AccountProblemTest, FillsTrafficAndFlops) {
   const SmallHead head;
-  Plan plan = PlanOf(64, 32, 2);
-  std::strcpy(plan.kernel, "fused_attention_test");
-  plan.stages = 3;
-  plan.launches = 2;
-  plan.fast_memory_bytes = 4096;
-  plan.hbm_read_bytes = 100;
-  plan.hbm_write_bytes = 28;
   Ledger ledger;
   ledger.memory.workspace_peak = 1024;
-  ledger.choice.batch_requests = 7;
-  AccountPlan(head.problem.problem, plan, "fused", "cpu", ledger);
-  EXPECT_EQ(ledger.choice.backend, "fused");
-  EXPECT_EQ(ledger.choice.device, "cpu");
-  EXPECT_EQ(ledger.choice.kernel, "fused_attention_test");
-  EXPECT_EQ(ledger.choice.tile_q, 64);
-  EXPECT_EQ(ledger.choice.tile_kv, 32);
-  EXPECT_EQ(ledger.choice.stages, 3);
-  EXPECT_EQ(ledger.choice.num_splits, 2);
-  EXPECT_EQ(ledger.choice.launches, 2);
-  EXPECT_EQ(ledger.choice.fast_memory_bytes, 4096);
-  EXPECT_EQ(ledger.choice.batch_requests, 7);
-  EXPECT_EQ(ledger.choice.batch_sequences, 1);
+  AccountProblem(head.problem.problem, {.read_bytes = 100, .write_bytes = 28}, ledger);
   EXPECT_EQ(ledger.traffic.hbm_read, 100);
   EXPECT_EQ(ledger.traffic.hbm_write, 28);
   EXPECT_EQ(ledger.traffic.standard_workspace, 8 * 256 * 256);
@@ -222,21 +205,44 @@ TEST(AccountPlanTest, FillsTrafficChoiceAndFlops) {
   EXPECT_EQ(ledger.flops, int64_t{2} * 256 * 256 * 128);
 }
 
-TEST(AccountPlanTest, NoWorkspaceNoTrafficNoDivisionByZero) {
+TEST(AccountProblemTest, NoWorkspaceNoTrafficNoDivisionByZero) {
   TestProblem problem({.sequences = {}});
   Ledger ledger;
-  AccountPlan(problem.problem, PlanOf(0, 0), "b", "d", ledger);
+  AccountProblem(problem.problem, {}, ledger);
   EXPECT_EQ(ledger.traffic.workspace_ratio, 0);
   EXPECT_EQ(ledger.traffic.hbm_ratio, 0);
 }
 
-TEST(AccountPlanTest, UnterminatedKernelNameIsCut) {
-  TestProblem problem;
+class ChoiceOfTest : public ::testing::Test {
+ protected:
+  testing::FakeDevice device_;
+  const testing::FakeBackend backend_{testing::AbleInfo("fused", 1), device_};
+};
+
+TEST_F(ChoiceOfTest, SaysWhatThePlanSays) {
+  Plan plan = PlanOf(64, 32, 2);
+  std::strcpy(plan.kernel, "fused_attention_test");
+  plan.stages = 3;
+  plan.launches = 2;
+  plan.fast_memory_bytes = 4096;
+  const ChoiceLedger choice = ChoiceOf(SmallHead().problem.problem, plan, backend_);
+  EXPECT_EQ(choice.backend, "fused");
+  EXPECT_EQ(choice.device, device_.id());
+  EXPECT_EQ(choice.kernel, "fused_attention_test");
+  EXPECT_EQ(choice.tile_q, 64);
+  EXPECT_EQ(choice.tile_kv, 32);
+  EXPECT_EQ(choice.stages, 3);
+  EXPECT_EQ(choice.num_splits, 2);
+  EXPECT_EQ(choice.launches, 2);
+  EXPECT_EQ(choice.fast_memory_bytes, 4096);
+  EXPECT_EQ(choice.batch_requests, 1);
+  EXPECT_EQ(choice.batch_sequences, 1);
+}
+
+TEST_F(ChoiceOfTest, CutsAnUnterminatedKernelName) {
   Plan plan = PlanOf(1, 1);
   std::memset(plan.kernel, 'x', sizeof(plan.kernel));
-  Ledger ledger;
-  AccountPlan(problem.problem, plan, "b", "d", ledger);
-  EXPECT_EQ(ledger.choice.kernel, std::string(sizeof(plan.kernel), 'x'));
+  EXPECT_EQ(ChoiceOf(TestProblem().problem, plan, backend_).kernel, std::string(sizeof(plan.kernel), 'x'));
 }
 
 }  // namespace

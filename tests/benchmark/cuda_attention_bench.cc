@@ -85,6 +85,7 @@ absl::StatusOr<Contender> Prepare(Backend& backend, CellRun& run, tessera_stream
                                   BackendResult& result) {
   TESSERA_RETURN_IF_ERROR(backend.Supports(run.shapes()));
   TESSERA_ASSIGN_OR_RETURN(result.plan, backend.MakePlan(run.shapes()));
+  TESSERA_ASSIGN_OR_RETURN(result.traffic, backend.ModelTraffic(result.plan, run.shapes()));
   Contender contender{&backend, {}};
   if (result.plan.workspace_bytes > 0) {
     TESSERA_ASSIGN_OR_RETURN(contender.workspace,
@@ -208,8 +209,8 @@ absl::Status RunTraffic(Backend& backend, const Cell& cell, DType dtype, uint64_
       "%lld, "
       "\"copies\": %lld, \"commit\": \"%s\"}\n",
       cell.name.c_str(), DTypeName(dtype).c_str(), backend.info().name.c_str(), result.plan.kernel, launches,
-      result.plan.launches, static_cast<long long>(result.plan.hbm_read_bytes),
-      static_cast<long long>(result.plan.hbm_write_bytes), static_cast<long long>(run.operand_bytes()),
+      result.plan.launches, static_cast<long long>(result.traffic.read_bytes),
+      static_cast<long long>(result.traffic.write_bytes), static_cast<long long>(run.operand_bytes()),
       static_cast<long long>(run.copies()), Commit().c_str());
   return absl::OkStatus();
 }

@@ -65,7 +65,7 @@ std::string ToJson(const BackendResult& r) {
       R"("hbm_read_bytes": %d, "hbm_write_bytes": %d, "relative_error": %s, "worst_row_error": %s, )"
       R"("checked_rows": %d, "failure": %s, "launches_per_round": %d, "microseconds": [%s]})",
       Quoted(r.backend), Quoted(r.plan.kernel), r.plan.tile_q, r.plan.tile_kv, r.plan.launches,
-      r.plan.workspace_bytes, r.plan.hbm_read_bytes, r.plan.hbm_write_bytes, Number(r.error.relative),
+      r.plan.workspace_bytes, r.traffic.read_bytes, r.traffic.write_bytes, Number(r.error.relative),
       Number(r.error.worst_row), r.error.rows, Quoted(r.error.failure), r.launches_per_round,
       absl::StrJoin(times, ", "));
 }

@@ -16,6 +16,7 @@ struct BackendResult {
   std::string backend;
   std::string not_run;  // why, or empty
   Plan plan{};
+  ModelledTraffic traffic;
   SampledError error;
   int64_t launches_per_round = 0;
   std::vector<double> microseconds;  // of one launch, by round

@@ -36,7 +36,7 @@ def parse_arguments():
     parser.add_argument("--dtype", default="bf16")
     parser.add_argument("--backend", default="cuda_fused")
     parser.add_argument("--launches", type=int, default=8)
-    parser.add_argument("--limit", type=float, default=0.15, help="how far the model may be off")
+    parser.add_argument("--limit", type=float, default=0.10, help="how far the model may be off")
     parser.add_argument("--metrics", default="", help="further metrics to record; may need more than one pass")
     parser.add_argument("--json")
     return parser.parse_args()

@@ -130,6 +130,16 @@ absl::StatusOr<Plan> MakeConsistentPlan(Backend& backend, const DeviceProblem& d
     return absl::InternalError(absl::StrCat("the plan is not filled: workspace_bytes ", plan.workspace_bytes,
                                             ", launches ", plan.launches, ", kernel '", plan.kernel, "'"));
   }
+  TESSERA_ASSIGN_OR_RETURN(const ModelledTraffic of_dry, backend.ModelTraffic(dry, shapes));
+  TESSERA_ASSIGN_OR_RETURN(const ModelledTraffic traffic,
+                           backend.ModelTraffic(plan, device_problem.problem()));
+  if (of_dry.read_bytes != traffic.read_bytes || of_dry.write_bytes != traffic.write_bytes) {
+    return absl::InternalError("the modelled traffic with and without data differs");
+  }
+  if (traffic.read_bytes < 0 || traffic.write_bytes < 0) {
+    return absl::InternalError(absl::StrCat("the modelled traffic is negative: read ", traffic.read_bytes,
+                                            ", write ", traffic.write_bytes));
+  }
   return plan;
 }
 

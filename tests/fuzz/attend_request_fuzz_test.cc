@@ -202,7 +202,9 @@ class Target {
     auto shapes = DecodeRequest((*wire)->header(), {}, DataRequirement::kShapesOnly);
     if (shapes.ok() && Validate(shapes->problem, DataRequirement::kShapesOnly).ok()) {
       for (const Backend* backend : registry_.backends()) {
-        if (backend->Supports(shapes->problem).ok()) (void)backend->MakePlan(shapes->problem);
+        if (!backend->Supports(shapes->problem).ok()) continue;
+        const auto plan = backend->MakePlan(shapes->problem);
+        if (plan.ok()) (void)backend->ModelTraffic(*plan, shapes->problem);
       }
     }
     auto request = DecodeRequest((*wire)->header(), (*wire)->TakePayload(), DataRequirement::kRequired);

@@ -64,6 +64,16 @@ struct Shapes {
     problem.v.token_stride = problem.o.token_stride = problem.v.head_stride = problem.o.head_stride = v;
   }
 
+  // Rows of the mask `row_elements` apart.
+  void SetMask(tessera_mask_kind kind, tessera_dtype dtype, int64_t row_elements, int64_t kv_stride = 1) {
+    problem.mask_kind = kind;
+    problem.mask_dtype = dtype;
+    for (tessera_sequence& s : sequences) {
+      s.mask_q_stride = row_elements;
+      s.mask_kv_stride = kv_stride;
+    }
+  }
+
   std::string Kernel(const DeviceTraits& traits = kHopper) const {
     const FusedChoice choice = ChooseFused(problem, traits);
     return choice.kernel != nullptr ? choice.kernel : "refused: " + choice.refusal;
@@ -133,8 +143,10 @@ TEST(HopperDispatchTest, EveryFeatureHasAKernelOfItsOwn) {
     EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.sinks = s.per_head.data(); }), plain);
     EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.softcap = 30; }), plain + "_softcap");
     EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.alibi_slopes = s.per_head.data(); }), plain + "_alibi");
-    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.mask_kind = TESSERA_MASK_BOOLEAN; }), plain + "_mask");
-    EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.mask_kind = TESSERA_MASK_ADDITIVE; }), plain + "_mask");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.SetMask(TESSERA_MASK_BOOLEAN, TESSERA_DTYPE_BOOL, 100); }),
+              plain + "_mask");
+    EXPECT_EQ(kernel_with([](Shapes& s) { s.SetMask(TESSERA_MASK_ADDITIVE, TESSERA_DTYPE_BF16, 100); }),
+              plain + "_mask");
     EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.scale = 0; }), plain + "_any");
     EXPECT_EQ(kernel_with([](Shapes& s) { s.problem.scale = -1; }), plain + "_any");
     EXPECT_EQ(kernel_with([](Shapes& s) {
@@ -145,6 +157,40 @@ TEST(HopperDispatchTest, EveryFeatureHasAKernelOfItsOwn) {
   }
 }
 
+TEST(HopperDispatchTest, MasksWithoutAlignedRowsTakeTheGeneralKernel) {
+  struct Case {
+    tessera_dtype dtype;
+    int64_t row_elements, kv_stride;
+    bool aligned;
+  };
+  for (const Case& c : {Case{TESSERA_DTYPE_BF16, 102, 1, true}, Case{TESSERA_DTYPE_BF16, 101, 1, false},
+                        Case{TESSERA_DTYPE_BF16, 1, 104, false}, Case{TESSERA_DTYPE_BOOL, 102, 1, false},
+                        Case{TESSERA_DTYPE_BOOL, 104, 1, true}, Case{TESSERA_DTYPE_FP32, 102, 1, true},
+                        Case{TESSERA_DTYPE_FP32, 101, 1, true}}) {
+    Shapes shapes;
+    shapes.SetMask(c.dtype == TESSERA_DTYPE_BOOL ? TESSERA_MASK_BOOLEAN : TESSERA_MASK_ADDITIVE, c.dtype,
+                   c.row_elements, c.kv_stride);
+    EXPECT_EQ(shapes.Kernel(), std::string("tessera_hopper_bf16_d128_") + (c.aligned ? "mask" : "any"))
+        << c.dtype << " " << c.row_elements << " " << c.kv_stride;
+  }
+}
+
+TEST(HopperDispatchTest, WhereAMaskLiesDoesNotChangeTheKernel) {
+  Shapes shapes;
+  shapes.SetMask(TESSERA_MASK_ADDITIVE, TESSERA_DTYPE_BF16, 304);
+  shapes.sequences[0].mask = reinterpret_cast<const void*>(uintptr_t{0x1002});
+  EXPECT_EQ(shapes.Kernel(), "tessera_hopper_bf16_d128_mask");
+  EXPECT_EQ(MaskAlignment(shapes.problem, /*with_data=*/false), 16);
+  EXPECT_EQ(MaskAlignment(shapes.problem, /*with_data=*/true), 1);
+}
+
+TEST(HopperDispatchTest, AnEmptySequenceSaysNothingOfMasks) {
+  Shapes shapes(TESSERA_DTYPE_BF16, 128, 2);
+  shapes.SetMask(TESSERA_MASK_ADDITIVE, TESSERA_DTYPE_BF16, 304);
+  shapes.sequences[1].kv_len = shapes.sequences[1].mask_kv_stride = 0;
+  EXPECT_EQ(shapes.Kernel(), "tessera_hopper_bf16_d128_mask");
+}
+
 TEST(HopperDispatchTest, NothingOf16BitsFallsToThePortableKernel) {
   for (tessera_dtype dtype : {TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
     for (int32_t dim = 1; dim <= kFusedMaxHeadDim; ++dim) {
@@ -152,7 +198,7 @@ TEST(HopperDispatchTest, NothingOf16BitsFallsToThePortableKernel) {
         Shapes shapes(dtype, dim);
         if (feature == 1) shapes.problem.softcap = 30;
         if (feature == 2) shapes.problem.alibi_slopes = shapes.per_head.data();
-        if (feature == 3) shapes.problem.mask_kind = TESSERA_MASK_ADDITIVE;
+        if (feature == 3) shapes.SetMask(TESSERA_MASK_ADDITIVE, TESSERA_DTYPE_BF16, 304);
         if (feature == 4) shapes.problem.scale = -1;
         ASSERT_EQ(shapes.Kernel().rfind("tessera_hopper_", 0), 0u) << shapes.Kernel() << " " << dim;
       }

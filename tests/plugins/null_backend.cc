@@ -37,13 +37,17 @@ class NullBackend : public tessera::plugin::Backend {
     return d;
   }
 
-  void Plan(const tessera_attention_problem& problem, tessera_plan& plan) const override {
+  void Plan(const tessera_attention_problem& /*problem*/, tessera_plan& plan) const override {
     std::strcpy(plan.kernel, "null");
     plan.launches = 1;
+  }
+
+  void ModelTraffic(const tessera_plan&, const tessera_attention_problem& problem,
+                    tessera_traffic& traffic) const override {
     for (int64_t s = 0; s < problem.num_sequences; ++s) {
       const int64_t rows = problem.sequences[s].q_len * problem.num_q_heads;
-      plan.hbm_write_bytes += rows * problem.head_dim_v * static_cast<int64_t>(ElementSize(problem.o.dtype));
-      if (problem.lse.num_elements > 0) plan.hbm_write_bytes += rows * static_cast<int64_t>(sizeof(float));
+      traffic.write_bytes += rows * problem.head_dim_v * static_cast<int64_t>(ElementSize(problem.o.dtype));
+      if (problem.lse.num_elements > 0) traffic.write_bytes += rows * static_cast<int64_t>(sizeof(float));
     }
   }
 

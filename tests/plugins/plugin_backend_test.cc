@@ -37,7 +37,10 @@ TEST(NullPluginTest, WritesZerosWithoutReadingKeysAndValues) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_STREQ(plan->kernel, "null");
   EXPECT_EQ(plan->workspace_bytes, 0);
-  EXPECT_EQ(plan->hbm_write_bytes, static_cast<int64_t>(4 * (small.o.size() + small.lse.size())));
+  const auto traffic = plugin.backend()->ModelTraffic(*plan, small.problem);
+  ASSERT_TRUE(traffic.ok()) << traffic.status();
+  EXPECT_EQ(traffic->read_bytes, 0);
+  EXPECT_EQ(traffic->write_bytes, static_cast<int64_t>(4 * (small.o.size() + small.lse.size())));
   const absl::Status status = plugin.backend()->Enqueue(*plan, small.problem, nullptr, nullptr);
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_THAT(small.o, Each(0.0f));
@@ -67,6 +70,10 @@ TEST(NewerTablesTest, LoadsAndRunsByTheKnownPrefix) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->struct_size, sizeof(Plan)) << "what the plugin wrote there must not be believed";
   EXPECT_EQ(plan->tile_q, 64);
+  const auto traffic = plugin.backend()->ModelTraffic(*plan, small.problem);
+  ASSERT_TRUE(traffic.ok()) << traffic.status();
+  EXPECT_EQ(traffic->read_bytes, 0) << "not known: it has no model";
+  EXPECT_EQ(traffic->write_bytes, 0);
   EXPECT_TRUE(plugin.backend()->Enqueue(*plan, small.problem, nullptr, nullptr).ok());
 }
 
@@ -99,9 +106,10 @@ struct Misbehaviour {
 
 class MisbehaviourTest : public ::testing::TestWithParam<Misbehaviour> {};
 
-// Enqueues if planning works.
-absl::Status PlanAndEnqueue(Backend& backend, const AttentionProblem& problem) {
+// One step after the other, as long as they work.
+absl::Status RunOnce(Backend& backend, const AttentionProblem& problem) {
   TESSERA_ASSIGN_OR_RETURN(const Plan plan, backend.MakePlan(problem));
+  TESSERA_RETURN_IF_ERROR(backend.ModelTraffic(plan, problem).status());
   return backend.Enqueue(plan, problem, nullptr, nullptr);
 }
 
@@ -111,7 +119,7 @@ TEST_P(MisbehaviourTest, BecomesAPreciseError) {
   ASSERT_TRUE(plugin.status.ok()) << plugin.status;
   SmallProblem small;
   for (int attempt = 0; attempt < 2; ++attempt) {
-    const absl::Status status = PlanAndEnqueue(*plugin.backend(), small.problem);
+    const absl::Status status = RunOnce(*plugin.backend(), small.problem);
     EXPECT_EQ(status.code(), expected.code) << status;
     EXPECT_EQ(ReasonOf(status), expected.reason) << status;
     EXPECT_EQ(status.message(), expected.name + ": " + expected.function + expected.message);
@@ -124,6 +132,9 @@ const Misbehaviour kMisbehaviours[] = {
      " gave workspace_bytes: expected 0..72057594037927936, got -4096"},
     {"plan_unterminated", "plan", absl::StatusCode::kInternal, "PLUGIN_INVALID_PLAN",
      " gave kernel: expected at most 95 characters and a NUL, got 96 bytes without a NUL"},
+    {"model_fails", "model_traffic", absl::StatusCode::kOutOfRange, "PLUGIN_FAILED", ": too long a walk"},
+    {"model_absurd", "model_traffic", absl::StatusCode::kInternal, "PLUGIN_INVALID_RESULT",
+     " gave write_bytes: expected 0 or more, got -1"},
     {"enqueue_fails", "enqueue", absl::StatusCode::kUnavailable, "PLUGIN_FAILED",
      ": the accelerator fell off the bus"},
     {"enqueue_throws", "enqueue", absl::StatusCode::kInternal, "PLUGIN_THREW",

@@ -28,7 +28,14 @@ class TestBackend : public tessera::plugin::Backend {
   void Plan(const tessera_attention_problem& problem, tessera_plan& plan) const override {
     if (problem.num_q_heads == kThrowBadAlloc) throw std::bad_alloc();
     plan.tile_q = 16;
-    plan.hbm_write_bytes = 123;
+    plan.materialises_scores = 1;
+  }
+
+  void ModelTraffic(const tessera_plan& plan, const tessera_attention_problem& problem,
+                    tessera_traffic& traffic) const override {
+    if (problem.num_q_heads == kThrowError) throw Error(TESSERA_OUT_OF_RANGE, "no model");
+    traffic.read_bytes = plan.tile_q;
+    traffic.write_bytes = 123;
   }
 
   void Enqueue(const tessera_plan&, const tessera_attention_problem& problem, void* workspace,
@@ -100,12 +107,27 @@ TEST_F(PluginHelperTest, RunsEveryTask) {
 }
 
 TEST_F(PluginHelperTest, WritesAPlanNoFurtherThanItsStructSize) {
-  plan_.struct_size = offsetof(tessera_plan, hbm_write_bytes);
-  plan_.hbm_write_bytes = 7;
+  plan_.struct_size = offsetof(tessera_plan, materialises_scores);
+  plan_.materialises_scores = 7;
   EXPECT_EQ(table().plan(table().self, &problem_, &plan_, &message_), TESSERA_OK);
   EXPECT_EQ(plan_.tile_q, 16);
-  EXPECT_EQ(plan_.hbm_write_bytes, 7);
-  EXPECT_EQ(plan_.struct_size, offsetof(tessera_plan, hbm_write_bytes));
+  EXPECT_EQ(plan_.materialises_scores, 7);
+  EXPECT_EQ(plan_.struct_size, offsetof(tessera_plan, materialises_scores));
+}
+
+TEST_F(PluginHelperTest, ModelsTrafficNoFurtherThanItsStructSize) {
+  plan_.tile_q = 16;
+  tessera_traffic traffic{offsetof(tessera_traffic, write_bytes), 1, 2};
+  const auto model = [&] {
+    return table().model_traffic(table().self, &plan_, &problem_, &traffic, &message_);
+  };
+  EXPECT_EQ(model(), TESSERA_OK);
+  EXPECT_EQ(traffic.read_bytes, 16);
+  EXPECT_EQ(traffic.write_bytes, 2);
+  EXPECT_EQ(traffic.struct_size, offsetof(tessera_traffic, write_bytes));
+  problem_.num_q_heads = kThrowError;
+  EXPECT_EQ(model(), TESSERA_OUT_OF_RANGE);
+  EXPECT_STREQ(text_.data(), "no model");
 }
 
 TEST_F(PluginHelperTest, TurnsAnErrorIntoItsCodeAndMessage) {

@@ -51,7 +51,7 @@ const LoadFailure kLoadFailures[] = {
      "tessera_plugin_other_abi.so",
      absl::StatusCode::kFailedPrecondition,
      "PLUGIN_ABI_MISMATCH",
-     {"built for plugin ABI 0.999", "expected 0.3"}},
+     {"built for plugin ABI 0.999", "expected 0.4"}},
     {"create_fails",
      "tessera_plugin_create_fails.so",
      absl::StatusCode::kUnavailable,

@@ -66,9 +66,13 @@ class DeviceExecutorTest : public SchedulerFixture, public ::testing::Test {
  protected:
   DeviceExecutorTest() {
     script_.on_work = [this](const AttentionProblem&) { work_.Pass(); };
+    script_.on_model = [this](const Plan& plan, const AttentionProblem& problem) {
+      models_.Pass();
+      return ModelledTraffic{.read_bytes = SizeOf(problem).kv_tokens, .write_bytes = plan.workspace_bytes};
+    };
   }
   ~DeviceExecutorTest() override {
-    for (Gate* gate : {&uploads_, &work_, &downloads_}) gate->Set(true);
+    for (Gate* gate : {&uploads_, &work_, &downloads_, &models_}) gate->Set(true);
     scheduler_.reset();
   }
 
@@ -131,7 +135,7 @@ class DeviceExecutorTest : public SchedulerFixture, public ::testing::Test {
     }
   }
 
-  Gate uploads_, work_, downloads_;
+  Gate uploads_, work_, downloads_, models_;
   std::atomic<int64_t> uploaded_bytes_ = 0, downloaded_bytes_ = 0;
   ThreadedBackend::Script script_;
   ThreadedDevice* device_ = nullptr;
@@ -325,6 +329,32 @@ TEST_F(DeviceExecutorTest, AccountsForEveryChunk) {
   EXPECT_EQ(memory.device_peak, inputs + outputs + 256);
 }
 
+TEST_F(DeviceExecutorTest, ModelsTrafficOnceWhileTheDeviceWorks) {
+  Start();
+  work_.Set(false);
+  Submit("large", ManySequences());
+  EXPECT_TRUE(models_.AwaitArrivals(1)) << "while the first chunk computes";
+  work_.Set(true);
+  const TrafficLedger traffic = Await("large").ledger.traffic;
+  EXPECT_EQ(traffic.hbm_read, 65536) << "of the whole request";
+  EXPECT_EQ(traffic.hbm_write, 256);
+  EXPECT_EQ(models_.arrivals(), 1);
+}
+
+TEST_F(DeviceExecutorTest, NoWorkWaitsForTheModel) {
+  Start();
+  models_.Set(false);
+  Submit("large", ManySequences());
+  ASSERT_TRUE(models_.AwaitArrivals(1));
+  EXPECT_TRUE(downloads_.AwaitArrivals(kChunks));
+  Submit("next", MakePackedRequest());
+  EXPECT_TRUE(work_.AwaitArrivals(kChunks + 1));
+  EXPECT_FALSE(IsDone("large"));
+  models_.Set(true);
+  ExpectCorrect("large", ManySequences());
+  ExpectCorrect("next", MakePackedRequest());
+}
+
 TEST_F(DeviceExecutorTest, TakesLessTimeThanItsParts) {
   const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(40)); };
   script_.on_work = [pause](const AttentionProblem&) { pause(); };
@@ -424,6 +454,22 @@ TEST_F(DeviceExecutorTest, FailsAsAWholeWhenAChunkDoesLate) {
   EXPECT_EQ(Await("large").status, absl::InternalError("illegal address"));
   Submit("small", MakePackedRequest());
   ExpectCorrect("small", MakePackedRequest());
+}
+
+TEST_F(DeviceExecutorTest, FailsWhoseModelDoes) {
+  script_.on_model = [](const Plan&, const AttentionProblem& problem) -> absl::StatusOr<ModelledTraffic> {
+    if (problem.num_sequences == 8) throw std::runtime_error("too long a walk");
+    return ModelledTraffic{};
+  };
+  Start();
+  work_.Set(false);
+  Submit("large", ManySequences());
+  ASSERT_TRUE(work_.AwaitArrivals(1));
+  Submit("small", MakePackedRequest());
+  work_.Set(true);
+  EXPECT_EQ(Await("large").status.message(), "threaded threw: too long a walk");
+  ExpectCorrect("small", MakePackedRequest());
+  EXPECT_EQ(work_.arrivals(), kChunks + 1) << "nothing runs again";
 }
 
 TEST_F(DeviceExecutorTest, ReportsAFailedTransfer) {

@@ -186,6 +186,12 @@ class ReferenceBackend : public Backend {
     return absl::OkStatus();
   }
 
+  // Tells problems and plans apart.
+  absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                               const AttentionProblem& problem) const override {
+    return ModelledTraffic{.read_bytes = SizeOf(problem).kv_tokens, .write_bytes = plan.workspace_bytes};
+  }
+
  private:
   BackendInfo info_;
   Device& device_;

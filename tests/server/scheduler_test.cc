@@ -88,6 +88,8 @@ TEST_P(SchedulerTest, RunsOneRequest) {
   EXPECT_EQ(ledger.choice.backend, "reference");
   EXPECT_EQ(ledger.choice.kernel, "reference_row");
   EXPECT_EQ(ledger.memory.workspace_peak, 256);
+  EXPECT_EQ(ledger.traffic.hbm_read, 9);
+  EXPECT_EQ(ledger.traffic.hbm_write, 256);
 }
 
 TEST_P(SchedulerTest, MovesTensorsOnlyToADeviceThatCannotSeeTheHosts) {
@@ -127,6 +129,7 @@ TEST_P(SchedulerTest, MergesWaitingRequestsWithEqualKeys) {
   const Ledger ledger = Await("r3").ledger;
   EXPECT_EQ(ledger.choice.batch_requests, 5);
   EXPECT_EQ(ledger.choice.batch_sequences, 10);
+  EXPECT_EQ(ledger.traffic.hbm_read, 9) << "its own";
   EXPECT_EQ(ledger.memory.host_copies_in, 1) << "packing is the one copy";
   EXPECT_EQ(ledger.memory.host_copies_out, 0) << "the replies share the launch's outputs";
   EXPECT_EQ(ledger.memory.host_copies_out_bytes, 0);

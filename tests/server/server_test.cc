@@ -327,6 +327,8 @@ TEST_F(ServerTest, ExplainsWithoutData) {
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(response.choice().kernel(), "reference_row");
   EXPECT_EQ(response.workspace_bytes(), 256);
+  EXPECT_EQ(response.traffic().hbm_read(), 9);
+  EXPECT_EQ(response.traffic().hbm_write(), 256);
   EXPECT_EQ(response.output_bytes(), 5 * 4 * 6 * 4);
   EXPECT_EQ(std::vector<std::string>(response.features().begin(), response.features().end()),
             (std::vector<std::string>{"gqa", "unequal_head_dim", "causal"}));

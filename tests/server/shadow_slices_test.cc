@@ -24,7 +24,8 @@ constexpr int64_t kAll = INT64_MAX;
 void ExpectSameRows(const v1::AttendRequest& wire, int64_t rows) {
   auto whole = DecodeRequest(wire, testing::PayloadOf(wire), DataRequirement::kRequired);
   ASSERT_TRUE(whole.ok()) << whole.status();
-  const auto buffers = BindOutputs(*whole);
+  const auto inputs = BindInputs(*whole);
+  const auto outputs = BindOutputs(*whole);
   const AttentionProblem& p = whole->problem;
   testing::ReferenceAttention(p);
   int64_t seen = 0;
@@ -35,6 +36,7 @@ void ExpectSameRows(const v1::AttendRequest& wire, int64_t rows) {
     DecodedRequest part = RequestOf(*whole, slice, TESSERA_DTYPE_FP32);
     HostBuffer output(part.output_bytes);
     part.problem.o.data = output.data();
+    const auto part_inputs = BindInputs(part);
     ASSERT_TRUE(Validate(part.problem).ok()) << Validate(part.problem);
     testing::ReferenceAttention(part.problem);
     seen += slice.num_rows;

@@ -139,6 +139,7 @@ class ThreadedBackend : public Backend {
     std::function<absl::Status(const AttentionProblem&)> on_enqueue;  // its status is Enqueue's
     std::function<void(const AttentionProblem&)> on_work;             // on the stream's thread; may throw
     std::function<void(const AttentionProblem&, Plan&)> on_plan;
+    std::function<absl::StatusOr<ModelledTraffic>(const Plan&, const AttentionProblem&)> on_model;
   };
 
   ThreadedBackend(ThreadedDevice& device, const Script& script)
@@ -176,6 +177,11 @@ class ThreadedBackend : public Backend {
       }
     });
     return absl::OkStatus();
+  }
+
+  absl::StatusOr<ModelledTraffic> ModelTraffic(const Plan& plan,
+                                               const AttentionProblem& problem) const override {
+    return script_.on_model ? script_.on_model(plan, problem) : ModelledTraffic{};
   }
 
  private:

@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define TESSERA_ABI_VERSION_MAJOR 0u
-#define TESSERA_ABI_VERSION_MINOR 3u
+#define TESSERA_ABI_VERSION_MINOR 4u
 #define TESSERA_ABI_VERSION ((TESSERA_ABI_VERSION_MAJOR << 16) | TESSERA_ABI_VERSION_MINOR)
 
 /* Status codes: the values of google.rpc.Code that a backend may return. */
@@ -63,7 +63,7 @@ typedef struct tessera_capabilities {
   int32_t head_dim_multiple; /* both head dims must be a multiple of this */
 } tessera_capabilities;
 
-/* What a backend chose for one problem, and what that will cost; filled by plan(). */
+/* What a backend chose for one problem, and what that will take; filled by plan(). */
 typedef struct tessera_plan {
   uint32_t struct_size;
   int64_t workspace_bytes;     /* device scratch that enqueue() needs, 64-byte aligned by the caller */
@@ -75,9 +75,14 @@ typedef struct tessera_plan {
   int64_t fast_memory_bytes;   /* shared memory per block (GPU), or cache working set per thread (CPU) */
   int32_t launches;            /* kernel launches of one enqueue() */
   int32_t materialises_scores; /* 1: the N x N scores are written to memory */
-  int64_t hbm_read_bytes;      /* modelled device-memory traffic */
-  int64_t hbm_write_bytes;
 } tessera_plan;
+
+/* What a launch moves from and to device memory, modelled; filled by model_traffic(). */
+typedef struct tessera_traffic {
+  uint32_t struct_size;
+  int64_t read_bytes;
+  int64_t write_bytes;
+} tessera_traffic;
 
 /* An ordered queue of device work. Opaque; owned by whoever created it. On the host CPU a stream is the
  * server's thread pool: work runs inside enqueue(), and is complete when it returns. */
@@ -146,7 +151,7 @@ typedef struct tessera_device_table {
                                    tessera_message* message);
 } tessera_device_table;
 
-/* A backend. supports() and plan() may be called from several threads at once; enqueue() from one thread per
+/* A backend. All but enqueue() may be called from several threads at once; enqueue() from one thread per
  * stream. Pointers are valid for the call, device memory until the event recorded after enqueue() is done. */
 typedef struct tessera_backend_table {
   uint32_t struct_size;
@@ -157,13 +162,20 @@ typedef struct tessera_backend_table {
   const tessera_capabilities* capabilities;
   /* What capabilities cannot say. May be NULL. UNIMPLEMENTED with a message that names what is missing. */
   tessera_code (*supports)(void* self, const tessera_attention_problem* problem, tessera_message* message);
-  /* Fills *plan; launches nothing, reads no tensor: data pointers may be NULL. */
+  /* Fills *plan; launches nothing, reads no tensor: data pointers may be NULL. Every request waits for it,
+   * and a large one for that of each part that it is cut into. */
   tessera_code (*plan)(void* self, const tessera_attention_problem* problem, tessera_plan* plan,
                        tessera_message* message);
   /* Queues the work. Never allocates device memory, synchronises or keeps a pointer. Writes every row of every
    * sequence to o (and to lse, where asked for): their memory holds whatever it held before. */
   tessera_code (*enqueue)(void* self, const tessera_plan* plan, const tessera_attention_problem* problem,
                           void* workspace, tessera_stream* stream, tessera_message* message);
+  /* Fills *traffic with what enqueue() moves; as plan(), launches nothing and reads no tensor. `plan` is that
+   * of this problem. Called for a dry run, and for the ledger of a request while the device works on it: no
+   * work waits for it. May be NULL: then the ledger says 0, not known. */
+  tessera_code (*model_traffic)(void* self, const tessera_plan* plan,
+                                const tessera_attention_problem* problem, tessera_traffic* traffic,
+                                tessera_message* message);
 } tessera_backend_table;
 
 /* What a plugin hands over. Every pointer is valid until destroy() returns. */

@@ -70,6 +70,10 @@ class Backend {
   // Fills the zero-initialised `plan`. Launches nothing; data pointers may be null.
   virtual void Plan(const Problem& problem, tessera_plan& plan) const = 0;
 
+  // Fills the zero-initialised `traffic`, which 0 leaves unknown. Like Plan, but no work waits for it.
+  virtual void ModelTraffic(const tessera_plan& /*plan*/, const Problem& /*problem*/,
+                            tessera_traffic& /*traffic*/) const {}
+
   // Computes o and lse. `workspace` has plan.workspace_bytes.
   virtual void Enqueue(const tessera_plan& plan, const Problem& problem, void* workspace,
                        tessera_stream* stream) = 0;
@@ -284,8 +288,8 @@ struct Instance {
     version = d.version;
     capabilities = {sizeof(capabilities), d.features,     d.input_dtypes,
                     d.output_dtypes,      d.max_head_dim, d.head_dim_multiple};
-    table = {sizeof(table), this,          d.name,    d.summary,   d.auto_priority,
-             &capabilities, &CallSupports, &CallPlan, &CallEnqueue};
+    table = {sizeof(table), this,          d.name,    d.summary,    d.auto_priority,
+             &capabilities, &CallSupports, &CallPlan, &CallEnqueue, &CallModelTraffic};
   }
 
   static Backend& Of(void* self) { return *static_cast<Instance*>(self)->backend; }
@@ -303,6 +307,14 @@ struct Instance {
   static tessera_code CallEnqueue(void* self, const tessera_plan* plan, const Problem* problem,
                                   void* workspace, tessera_stream* stream, tessera_message* message) {
     return Guard(message, [&] { Of(self).Enqueue(*plan, *problem, workspace, stream); });
+  }
+  static tessera_code CallModelTraffic(void* self, const tessera_plan* plan, const Problem* problem,
+                                       tessera_traffic* traffic, tessera_message* message) {
+    return Guard(message, [&] {
+      tessera_traffic filled{};
+      Of(self).ModelTraffic(*plan, *problem, filled);
+      CopyPrefix(filled, traffic);
+    });
   }
   static void Destroy(void* self) { delete static_cast<Instance*>(self); }
 

@@ -7,19 +7,14 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// As for 16 bits, but P V is summed at two levels: the tensor cores sum over the keys of one tile, with fewer
-// bits than fp32 has, and what that gives is added to the output in fp32; so the error does not grow with the
-// number of tiles. P V is computed in pieces of kPartialDims columns, so that the sums of one tile take
-// registers for one piece only.
+// As for 16 bits. The tensor cores sum with fewer bits than fp32 has: what they have summed of P V over some
+// tiles goes to fp8_sums.cuh, lest the error grow with the number of keys.
 template <Fp8 Config>
 struct Consumer<Config> {
-  static constexpr int kPieces = Config::kDimV / Config::kPartialDims;
-
-  float scores[Config::kTileKv / 2];        // (64, kTileKv)
-  uint32_t weights[Config::kTileKv / 8];    // P: (64, kTileKv), as the left operand of P V
-  float partial[Config::kPartialDims / 2];  // (64, kPartialDims): a piece of P V of one tile
-  float output[Config::kDimV / 2];          // (64, kDimV), unnormalised
-  int warpgroup, warp, lane;                // warpgroup: among consumers
+  float scores[Config::kTileKv / 2];      // (64, kTileKv)
+  uint32_t weights[Config::kTileKv / 8];  // P: (64, kTileKv), as the left operand of P V
+  float output[Config::kDimV / 2];        // (64, kDimV), unnormalised
+  int warpgroup, warp, lane;              // warpgroup: among consumers
 
   __device__ Consumer()
       : warpgroup(__shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128 - 1, 0)),
@@ -44,22 +39,21 @@ struct Consumer<Config> {
     ptx::WgmmaCommit();
   }
 
-  // Starts partial = P V[:, piece]: (64, kTileKv) x (kTileKv, kPartialDims).
-  __device__ __forceinline__ void StartPiece(Shared<Config>& shared, int stage, int piece) {
-    const ptx::MatrixDescriptor vt(
-        ptx::SharedAddress(shared.vt[stage].data) + piece * Config::kPartialDims * 128, 16);
-    ptx::FenceOperands(partial);
+  // Starts output += P V, or without `accumulate` output = P V: (64, kTileKv) x (kTileKv, kDimV).
+  __device__ __forceinline__ void StartOutput(Shared<Config>& shared, int stage, bool accumulate) {
+    const ptx::MatrixDescriptor vt(ptx::SharedAddress(shared.vt[stage].data), 16);
+    ptx::FenceOperands(output);
     ptx::FenceOperands(weights);
     ptx::WgmmaFence();
 #pragma unroll
     for (int n = 0; n < Config::kTileKv / 32; ++n) {
-      ptx::WgmmaE4m3<Config::kPartialDims>::Registers(partial, weights + n * 4,
-                                                      vt.At(n / 4 * Config::kDimV * 128 + n % 4 * 32), n > 0);
+      ptx::WgmmaE4m3<Config::kDimV>::Registers(
+          output, weights + n * 4, vt.At(n / 4 * Config::kDimV * 128 + n % 4 * 32), n > 0 || accumulate);
     }
     ptx::WgmmaCommit();
   }
 
-  __device__ __forceinline__ void AwaitScores() {  // with a piece started behind them
+  __device__ __forceinline__ void AwaitScores() {  // with an output product started behind it
     ptx::WgmmaWait<1>();
     ptx::FenceOperands(scores);
   }
@@ -67,26 +61,12 @@ struct Consumer<Config> {
     ptx::FenceOperands(scores);  // what is done to them meanwhile is to be done before waiting
     ptx::WgmmaWait<0>();
     ptx::FenceOperands(scores);
-    ptx::FenceOperands(partial);
+    ptx::FenceOperands(output);
   }
 
-  // output[:, piece] = output[:, piece] * rescale + partial, rescale by half.
-  __device__ __forceinline__ void AddPiece(int piece, float2 rescale) {
-    constexpr int kCount = Config::kPartialDims / 2;
+  __device__ __forceinline__ void ScaleOutput(float2 scale) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      float& sum = output[piece * kCount + i];
-      sum = fmaf(sum, i / 2 % 2 == 0 ? rescale.x : rescale.y, partial[i]);
-    }
-  }
-
-  __device__ __forceinline__ void ClearOutput() {
-#pragma unroll
-    for (int i = 0; i < Config::kDimV / 2; ++i) output[i] = 0;
-  }
-  __device__ __forceinline__ void ScaleOutput(float scale) {
-#pragma unroll
-    for (int i = 0; i < Config::kDimV / 2; ++i) output[i] *= scale;
+    for (int i = 0; i < Config::kDimV / 2; ++i) output[i] *= i / 2 % 2 == 0 ? scale.x : scale.y;
   }
 
   // The scores, which hold P, rounded to e4m3. Of two neighbouring n8 tiles of scores a row's four make four

@@ -25,33 +25,23 @@ struct OnlineSoftmax<Config> {
     }
   }
 
-  // Takes the maxima of the scores, which `logits` has applied itself to, into the reference. Returns what
-  // the output so far must be multiplied by.
-  __device__ __forceinline__ float2 Raise(const Consumer<Config>& consumer, const Logits& logits) {
+  // The scores, which `logits` has applied itself to, become P = 2^(logit - reference), or e^ of it where
+  // logits are natural. Returns what the output so far must be multiplied by.
+  __device__ __forceinline__ float2 Update(Consumer<Config>& consumer, const Logits& logits) {
+    constexpr float kExponent = Config::kWeightExponent / kLog2OfUnit;
     float rescale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float tile_max = RowMax(consumer.scores, half);
       if constexpr (!Logits::kNatural) tile_max *= logits.factor(half);
       const float before = reference[half];
-      reference[half] = fmaxf(before, tile_max - Config::kWeightExponent / kLog2OfUnit);
+      reference[half] = fmaxf(before, tile_max - kExponent);
       const float moved = before - reference[half];
       rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(moved * kLog2OfUnit);
-      row_sum[half] *= rescale[half];
-    }
-    return {rescale[0], rescale[1]};
-  }
-
-  // The scores of n8 tiles kBegin..kEnd - 1 become P = 2^(logit - reference), or e^ of it where logits are
-  // natural.
-  template <int kBegin, int kEnd>
-  __device__ __forceinline__ void Weigh(Consumer<Config>& consumer, const Logits& logits) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
       const float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
-      float sum[2] = {row_sum[half], 0};
+      float sum[2] = {row_sum[half] * rescale[half], 0};
 #pragma unroll
-      for (int n = kBegin; n < kEnd; ++n) {
+      for (int n = 0; n < Config::kTileKv / 8; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& score = consumer.scores[4 * n + 2 * half + e];
@@ -65,6 +55,7 @@ struct OnlineSoftmax<Config> {
       }
       row_sum[half] = sum[0] + sum[1];
     }
+    return {rescale[0], rescale[1]};
   }
 
   // The reference as a natural logit; 0 for a row that has seen no key.

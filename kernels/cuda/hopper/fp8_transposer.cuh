@@ -26,7 +26,7 @@ class Transposer {
       const KeyWalk walk = posting.walk;
       for (int32_t tile = walk.end_tile - 1; tile >= walk.first_tile; --tile) {
         ptx::Wait(shared.v_full[v_at.index], v_at.parity);
-        ptx::Wait(shared.vt_empty[v_at.index], v_at.parity ^ 1);
+        ptx::Wait(shared.vt_empty[vt_at.index], vt_at.parity ^ 1);
         if (!IsInspected<Config>(problem, walk, tile)) {
           Transpose<false>();
         } else if (Transpose<true>()) {
@@ -49,7 +49,8 @@ class Transposer {
   Shared<Config>& shared;
   int part;
   RingPosition<kPostings> posting_at;
-  RingPosition<Config::kStages> v_at;  // and V^T's
+  RingPosition<Config::kStages> v_at;
+  RingPosition<Config::kTransposedStages> vt_at;
 
   // With kClear NaNs become 0, as a hidden key's are to be, whose P is 0; returns whether there were any. The
   // epilogue adds them to the rows that see them.
@@ -63,7 +64,7 @@ class Transposer {
     // lanes with `other` the reverse, so that eight rows lie in different banks.
     const uint32_t other = lane / 8 % 2, upper = lane / 16;
     const uint32_t column = 2 * r + ((r >= 4) ^ other);
-    const uint32_t to = ptx::SharedAddress(shared.vt[v_at.index].data) + (first_chunk * 16 + column) * 128 +
+    const uint32_t to = ptx::SharedAddress(shared.vt[vt_at.index].data) + (first_chunk * 16 + column) * 128 +
                         ((column ^ upper) % 8 << 4);
     // Of the bytes {key 0: column 0, 1; key 1: column 0, 1} of two registers.
     const uint32_t even = lane < 16 ? 0x6420 : 0x7531, odd = lane < 16 ? 0x7531 : 0x6420;
@@ -108,9 +109,10 @@ class Transposer {
     __syncwarp();
     if (threadIdx.x % 32 == 0) {
       ptx::Arrive(shared.v_empty[v_at.index]);
-      ptx::Arrive(shared.vt_full[v_at.index]);
+      ptx::Arrive(shared.vt_full[vt_at.index]);
     }
     v_at.Advance();
+    vt_at.Advance();
   }
 };
 

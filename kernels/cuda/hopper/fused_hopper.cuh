@@ -67,7 +67,10 @@ template <class Config>
 class ConsumerLoop {
  public:
   __device__ ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
-      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(launch.problem) {}
+      : problem(launch.problem),
+        shared(shared),
+        turns{consumer.warpgroup},
+        logits(MakePolicy(launch, shared)) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -90,11 +93,14 @@ class ConsumerLoop {
   }
 
  private:
+  using Logits = typename Config::Logits;
+  static constexpr bool kLeavesNan = requires { &Logits::HideNan; };
+
   const DeviceProblem& problem;
   Shared<Config>& shared;
   Consumer<Config> consumer;
   Turns<Config> turns;
-  typename Config::Logits logits;
+  Logits logits;
   OnlineSoftmax<Config> softmax;
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
   RingPosition<Config::kQueryStages> q, output_q;
@@ -102,6 +108,16 @@ class ConsumerLoop {
   RingPosition<kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   bool accumulate;
+
+  __device__ static Logits MakePolicy(const HopperProblem& launch, Shared<Config>& shared) {
+    if constexpr (requires { typename Logits::Storage; }) {
+      return Logits(launch.problem, shared.logits);
+    } else if constexpr (Logits::kBounded) {
+      return Logits(launch);
+    } else {
+      return Logits(launch.problem);
+    }
+  }
 
   __device__ bool NextRowTile() {
     ptx::Wait(shared.q_full[q.index], q.parity);
@@ -112,6 +128,7 @@ class ConsumerLoop {
     full_first_tile = row_tile.walk.full_first_tile;
     full_end_tile = row_tile.walk.full_end_tile;
     logits.Enter(row_tile.work, consumer);
+    logits.Load(row_tile.work, consumer, tile);
     return true;
   }
 
@@ -130,24 +147,34 @@ class ConsumerLoop {
     Release(shared.v_empty[v.index]);
     v.Advance();
   }
-  // From products to what the softmax takes. Returns whether that is left to it.
-  __device__ bool MakeLogits() {
-    const bool right = tile >= full_end_tile;
-    // Where no tile is full, the walk does not tell.
-    const bool left = tile < full_first_tile || full_first_tile == full_end_tile;
-    // The vote makes the branch uniform to the compiler.
-    if (Config::Logits::kLate && !__any_sync(~0u, right || left)) return true;
-    logits.Apply(shared.posting(posting.index).work, consumer, tile);
-    if (right || left) {
-      Masking<Config>{problem, shared.posting(posting.index).work}.ApplyWindow(consumer, tile);
+  // Whether the window or the end of the keys cuts the tile.
+  __device__ bool IsCut() const { return tile < full_first_tile || tile >= full_end_tile; }
+  // From products to what the softmax takes.
+  __device__ void MakeLogits() {
+    const BlockWork& work = shared.posting(posting.index).work;
+    logits.Apply(work, consumer, tile);
+    if constexpr (requires { &Logits::LoadNext; }) {
+      if (tile > first_tile) logits.LoadNext();
     }
-    return false;
+    if (IsCut()) Masking<Config>{problem, work}.ApplyWindow(consumer, tile);
   }
-  __device__ float2 MakeWeights(bool late) {
-    if constexpr (Config::Logits::kLate) {
-      if (late) return softmax.template Update<true>(consumer, logits);
+  __device__ float2 MakeWeights() {
+    if constexpr (Logits::kBounded) {
+      // The vote makes the branch uniform to the compiler.
+      if (__all_sync(~0u, logits.Holds() && softmax.Begun() && !IsCut())) {
+        return softmax.UpdateBounded(consumer, logits);
+      }
     }
+    MakeLogits();
     return softmax.Update(consumer, logits);
+  }
+  // To be called once weights are made, with whatever else is rare.
+  __device__ void HideNan() {
+    if constexpr (kLeavesNan) {
+      if (!__any_sync(~0u, softmax.SawNan())) return;
+      logits.HideNan(shared.posting(posting.index).work, consumer, tile);
+      softmax.SumAnew(consumer);
+    }
   }
   __device__ Epilogue<Config> Finished() {
     return {problem, shared.posting(output_posting.index), shared.q[output_q.index]};
@@ -173,10 +200,11 @@ class ConsumerLoop {
   __device__ void FirstScores() {
     ptx::Wait(shared.k_full[k.index], k.parity);
     consumer.StartScores(shared, q.index, k.index);
-    logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitAll();
     ReleaseKeys();
-    MakeWeights(MakeLogits());
+    MakeLogits();
+    softmax.Update(consumer, logits);
+    HideNan();
     consumer.RoundWeights();
     accumulate = false;
     --tile;
@@ -189,16 +217,16 @@ class ConsumerLoop {
     ptx::Wait(shared.v_full[v.index], v.parity);
     consumer.StartOutput(shared, v.index, accumulate);
     turns.Pass();
-    logits.Load(shared.posting(posting.index).work, consumer, tile);
     consumer.AwaitScores();
     ReleaseKeys();
   }
 
   __device__ void InnerStep() {
     StartBoth();
-    const float2 rescale = MakeWeights(MakeLogits());
+    const float2 rescale = MakeWeights();
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
-    if (Moves(rescale)) {
+    if (__any_sync(~0u, Moves(rescale) || (kLeavesNan && softmax.SawNan()))) {
+      HideNan();
       consumer.AwaitAll();
       softmax.Rescale(consumer, rescale);
     }
@@ -210,10 +238,11 @@ class ConsumerLoop {
 
   __device__ void BorderStep() {
     StartBoth();
-    const bool late = MakeLogits();
+    MakeLogits();
     const OutputScales scales = Finished().Finish(consumer, softmax);
     softmax.Reset();
-    MakeWeights(late);
+    softmax.Update(consumer, logits);
+    HideNan();
     consumer.AwaitAll();
     ReleaseValues();
     Store(scales);

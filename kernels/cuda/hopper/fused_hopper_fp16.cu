@@ -11,16 +11,16 @@ namespace tessera::kernels::cuda {
 namespace hopper {
 namespace {
 
-template <template <class> class LogitPolicy = PlainLogits>
-using D64 = Config<__half, 64, 64, 3, 128, 3, 2, LogitPolicy>;
+using D64 = Config<__half, 64, 64, 3, 128, 3, 2>;
+using D64Alibi = Config<__half, 64, 64, 3, 112, 3, 2, AlibiLogits>;
 using D64Softcap = Config<__half, 64, 64, 2, 128, 3, 2, SoftCapLogits>;
-using D64Mask = Config<__half, 64, 64, 2, 128, 3, 2, DenseMaskLogits>;
+using D64Mask = Config<__half, 64, 64, 3, 96, 3, 2, DenseMaskLogits>;
 using D64Any = Config<__half, 64, 64, 2, 128, 3, 2, AnyLogits>;
 using D64Short = Config<__half, 64, 64, 2, 128, 3, 3>;
 using D96 = Config<__half, 96, 96, 2, 128, 2, 3>;
 template <template <class> class LogitPolicy = PlainLogits>
 using D128 = Config<__half, 128, 128, 2, 128, 2, 3, LogitPolicy>;
-using D128Mask = Config<__half, 128, 128, 2, 96, 3, 2, DenseMaskLogits>;
+using D128Mask = Config<__half, 128, 128, 2, 128, 2, 2, DenseMaskLogits>;
 using D128Long = Config<__half, 128, 128, 3, 80, 3, 2>;
 using D192V128 = Config<__half, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__half, 192, 192, 2, 112, 2, 1>;
@@ -34,9 +34,9 @@ using D256Wide = Config<__half, 256, 256, 2, 80, 2, 1, LogitPolicy>;
 
 extern "C" {
 
-__global__ void __launch_bounds__(D64<>::kThreads, 1)
+__global__ void __launch_bounds__(D64::kThreads, 1)
     tessera_hopper_fp16_d64(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D64<>>(launch);
+  FusedHopper<D64>(launch);
 }
 
 __global__ void __launch_bounds__(D64Softcap::kThreads, 1)
@@ -44,9 +44,9 @@ __global__ void __launch_bounds__(D64Softcap::kThreads, 1)
   FusedHopper<D64Softcap>(launch);
 }
 
-__global__ void __launch_bounds__(D64<AlibiLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D64Alibi::kThreads, 1)
     tessera_hopper_fp16_d64_alibi(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D64<AlibiLogits>>(launch);
+  FusedHopper<D64Alibi>(launch);
 }
 
 __global__ void __launch_bounds__(D64Mask::kThreads, 1)
@@ -140,11 +140,10 @@ __global__ void __launch_bounds__(D256<AnyLogits>::kThreads, 1)
 FusedKernels HopperFp16Kernels() {
   using namespace hopper;
   static const FusedKernel kKernels[] = {
-      Describe<D64<>>("tessera_hopper_fp16_d64", tessera_hopper_fp16_d64, Logits::kPlain, 1.50f, 1.90f),
+      Describe<D64>("tessera_hopper_fp16_d64", tessera_hopper_fp16_d64, Logits::kPlain, 1.50f, 1.90f),
       Describe<D64Softcap>("tessera_hopper_fp16_d64_softcap", tessera_hopper_fp16_d64_softcap,
                            Logits::kSoftCap),
-      Describe<D64<AlibiLogits>>("tessera_hopper_fp16_d64_alibi", tessera_hopper_fp16_d64_alibi,
-                                 Logits::kAlibi),
+      Describe<D64Alibi>("tessera_hopper_fp16_d64_alibi", tessera_hopper_fp16_d64_alibi, Logits::kAlibi),
       Describe<D64Mask>("tessera_hopper_fp16_d64_mask", tessera_hopper_fp16_d64_mask, Logits::kDenseMask),
       Describe<D64Any>("tessera_hopper_fp16_d64_any", tessera_hopper_fp16_d64_any, Logits::kAny),
       Describe<D64Short>("tessera_hopper_fp16_d64_short", tessera_hopper_fp16_d64_short, Logits::kPlain,

@@ -7,6 +7,7 @@
 #include "kernels/cuda/hopper/fp8_consumer.cuh"
 #include "kernels/cuda/hopper/fp8_logits.cuh"
 #include "kernels/cuda/hopper/fp8_softmax.cuh"
+#include "kernels/cuda/hopper/fp8_sums.cuh"
 #include "kernels/cuda/hopper/fp8_tiles.cuh"
 #include "kernels/cuda/hopper/fp8_transposer.cuh"
 #include "kernels/cuda/hopper/fused_hopper.cuh"
@@ -16,13 +17,16 @@
 namespace tessera::kernels::cuda::hopper {
 
 // A consumer warpgroup's whole life. As in the 16-bit kernel S of a K/V tile is computed together with P V of
-// the one before it, across row tiles too. P V comes in pieces: while the first runs the maxima of S are
-// found, and the exponentials are shared out among the others.
+// the one before it, across row tiles too.
 template <Fp8 Config>
 class Fp8ConsumerLoop {
  public:
   __device__ Fp8ConsumerLoop(const HopperProblem& launch, Shared<Config>& shared)
-      : problem(launch.problem), shared(shared), turns{consumer.warpgroup}, logits(launch.problem) {}
+      : problem(launch.problem),
+        shared(shared),
+        turns{consumer.warpgroup},
+        logits(launch.problem),
+        sums(shared) {}
 
   __device__ void Run() {
     turns.Begin();
@@ -35,26 +39,25 @@ class Fp8ConsumerLoop {
       BorderStep();
     }
     ptx::Wait(shared.vt_full[v.index], v.parity);
-    consumer.StartPiece(shared, v.index, 0);
-    FinishOutput<false>();
+    consumer.StartOutput(shared, v.index, sums.Continues());
+    consumer.AwaitAll();
     Store(softmax);
   }
 
  private:
-  static constexpr int kPieces = Consumer<Config>::kPieces;
-
   const DeviceProblem& problem;
   Shared<Config>& shared;
   Consumer<Config> consumer;
   Turns<Config> turns;
   typename Config::Logits logits;
   OnlineSoftmax<Config> softmax;
-  float2 rescale;  // of the output, before P V of the tile that P is of is added
   RingPosition<Config::kQueryStages> q;
-  RingPosition<Config::kStages> k, v;
+  RingPosition<Config::kStages> k;
+  RingPosition<Config::kTransposedStages> v;
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
   RingPosition<kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
+  RunningSums<Config> sums;
 
   __device__ bool NextRowTile() {
     ptx::Wait(shared.q_full[q.index], q.parity);
@@ -94,8 +97,7 @@ class Fp8ConsumerLoop {
     consumer.AwaitAll();
     ReleaseKeys();
     MakeLogits();
-    softmax.Raise(consumer, logits);
-    softmax.template Weigh<0, Config::kTileKv / 8>(consumer, logits);
+    softmax.Update(consumer, logits);
     consumer.RoundWeights();
     StartRowTile();
   }
@@ -105,61 +107,30 @@ class Fp8ConsumerLoop {
     turns.Await();
     consumer.StartScores(shared, q.index, k.index);
     ptx::Wait(shared.vt_full[v.index], v.parity);
-    consumer.StartPiece(shared, v.index, 0);
+    consumer.StartOutput(shared, v.index, sums.Continues());
     turns.Pass();
     consumer.AwaitScores();
     ReleaseKeys();
   }
-
-  // Adds P V of the last tile to the output, of which the first piece is under way. Meanwhile, with kWeigh,
-  // the scores become P.
-  template <bool kWeigh>
-  __device__ __forceinline__ void FinishOutput() {
-    FinishPieces<kWeigh, 0>();
+  __device__ void ReleaseValues() {
     Release(shared.vt_empty[v.index]);
     v.Advance();
-  }
-
-  template <bool kWeigh, int kPiece>
-  __device__ __forceinline__ void FinishPieces() {
-    if constexpr (kWeigh) Weigh<kPiece>();
-    KeepOrder<kPiece>();
-    consumer.AwaitAll();
-    consumer.AddPiece(kPiece, rescale);
-    if constexpr (kPiece + 1 < kPieces) {
-      consumer.StartPiece(shared, v.index, kPiece + 1);
-      FinishPieces<kWeigh, kPiece + 1>();
-    }
-  }
-
-  // A branch that is never taken, for each kPlace another. The assembler orders instructions within basic
-  // blocks as it likes: it would put the softmax behind the waits, where it overlaps with nothing of this
-  // warpgroup.
-  template <int kPlace>
-  __device__ __forceinline__ void KeepOrder() const {
-    const int32_t counts[] = {problem.num_tiles, problem.num_row_heads, problem.num_sequences, problem.group};
-    if (counts[kPlace] < 0) asm volatile("trap;");
-  }
-
-  // What is to be done of the exponentials while piece `kPiece` is under way.
-  template <int kPiece>
-  __device__ __forceinline__ void Weigh() {
-    constexpr int kTiles = Config::kTileKv / 8;
-    if constexpr (kPieces == 1) {
-      softmax.template Weigh<0, kTiles>(consumer, logits);
-    } else if constexpr (kPiece > 0) {
-      constexpr int kBegin = kTiles * (kPiece - 1) / (kPieces - 1), kEnd = kTiles * kPiece / (kPieces - 1);
-      softmax.template Weigh<kBegin, kEnd>(consumer, logits);
-    }
   }
 
   __device__ __forceinline__ void InnerStep() {
     StartBoth();
     MakeLogits();
-    const float2 next_rescale = softmax.Raise(consumer, logits);
-    FinishOutput<true>();
+    const float2 rescale = softmax.Update(consumer, logits);
+    // The branch also keeps the compiler from waiting for the output ahead of the softmax.
+    if (__any_sync(~0u, Moves(rescale))) {
+      consumer.AwaitAll();
+      consumer.ScaleOutput(rescale);
+      sums.Scale(rescale);
+    }
+    consumer.AwaitAll();
+    ReleaseValues();
     consumer.RoundWeights();
-    rescale = next_rescale;
+    sums.CountTile(consumer);
     --tile;
   }
 
@@ -168,24 +139,26 @@ class Fp8ConsumerLoop {
     MakeLogits();
     const OnlineSoftmax<Config> finished = softmax;
     softmax.Reset();
-    softmax.Raise(consumer, logits);
-    FinishOutput<true>();
-    consumer.RoundWeights();
+    softmax.Update(consumer, logits);
+    consumer.AwaitAll();
+    ReleaseValues();
     Store(finished);
+    consumer.RoundWeights();
     StartRowTile();
   }
 
   // With P of its last tile.
   __device__ void StartRowTile() {
-    consumer.ClearOutput();
-    rescale = {1, 1};
+    sums.Reset();
     --tile;
   }
 
   __device__ void Store(const OnlineSoftmax<Config>& finished) {
     const Posting& row_tile = shared.posting(output_posting.index);
     const BlockWork& work = row_tile.work;
-    consumer.ScaleOutput(problem.value_scales(work.sequence)[work.kv_head]);
+    sums.AddTo(consumer);
+    const float scale = problem.value_scales(work.sequence)[work.kv_head];
+    consumer.ScaleOutput({scale, scale});
     const Epilogue<Config> epilogue{problem, row_tile, shared.q[0]};
     epilogue.Store(consumer, epilogue.Finish(consumer, finished));
     __syncwarp();  // other lanes may still be reading the posting

@@ -18,6 +18,14 @@ bool IsUniform(const tessera_attention_problem& problem) {
                      [](const tessera_sequence& s) { return s.window_left < 0 && s.window_right < 0; });
 }
 
+// Whether the heads of a sequence read the same mask of 4 bytes an element. Such a mask comes straight from
+// device memory; the latency of narrower ones is hidden.
+bool SharesWideMask(const tessera_attention_problem& problem) {
+  return problem.mask_kind != TESSERA_MASK_NONE && ElementBytes(problem.mask_dtype) == 4 &&
+         std::all_of(problem.sequences, problem.sequences + problem.num_sequences,
+                     [](const tessera_sequence& s) { return s.mask_head_stride == 0; });
+}
+
 // Rows of a box of O: whole queries, and whole repeats of the swizzle, as few as can be but 16. What is left
 // of a row tile is stored otherwise. 0 where no box fits the tile.
 int32_t StoreRows(const RowTiling& tiling) {
@@ -29,13 +37,13 @@ int32_t StoreRows(const RowTiling& tiling) {
 
 }  // namespace
 
-// Where row tiles are equally long, one pair after the other is best for L2. Else longest row tiles come
-// first, over as many pairs as can be, lest the launch end with a few multiprocessors at work: those that fit
-// in L2 beside the Q and O that pass through it, or so few that each key tile is loaded for kSharers row
-// tiles at about the same time.
+// Where row tiles are equally long, one pair after the other is best for L2, unless pairs wait for the same
+// mask. Else longest row tiles come first, over as many pairs as can be, lest the launch end with a few
+// multiprocessors at work: those that fit in L2 beside the Q and O that pass through it, or so few that each
+// key tile is loaded for kSharers row tiles at about the same time.
 int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits& traits) {
   constexpr int64_t kSharers = 4;
-  if (IsUniform(problem)) return 0;
+  if (IsUniform(problem) && !SharesWideMask(problem)) return 0;
   int64_t longest = 0;
   for (int64_t n = 0; n < problem.num_sequences; ++n)
     longest = std::max(longest, problem.sequences[n].kv_len);
@@ -52,6 +60,8 @@ cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& p
       MakeDeviceProblem(problem, tiling, WalkedBytes(problem, traits), workspace, stream, &launch.problem);
   const int32_t num_blocks = launch.problem.num_blocks();
   if (error != cudaSuccess || num_blocks == 0) return error;
+  launch.softcap_holds = SoftCapQuotient::Holds(problem.scale, problem.softcap);
+  if (launch.softcap_holds) launch.softcap = SoftCapQuotient::Of(problem.scale, problem.softcap);
   launch.use_copy_engine = CanMapInputs(problem);
   if (launch.use_copy_engine) {
     error = MapQuery(problem, tiling, &launch.q);

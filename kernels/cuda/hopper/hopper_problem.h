@@ -6,8 +6,12 @@
 #include <cstdint>
 
 #include "kernels/cuda/device_problem.h"
+#include "kernels/cuda/hopper/logit_math.h"
 
 namespace tessera::kernels::cuda::hopper {
+
+// Row tiles that a block has posted for its warps at any time. It draws one more before it waits for room.
+inline constexpr int32_t kPostings = 4;
 
 struct HopperProblem {
   CUtensorMap q, k, v;    // tensor_map.h; read only with use_copy_engine
@@ -16,6 +20,8 @@ struct HopperProblem {
   bool use_copy_engine;   // Q, K and V are read through their maps; else element by element
   int32_t store_rows;     // rows of O that are stored through its map at once; 0: none are
   uint32_t* next_block;   // the launch's counter of drawn row tiles: 0 before and after
+  bool softcap_holds;     // `softcap` is filled in
+  SoftCapQuotient softcap;
 };
 
 }  // namespace tessera::kernels::cuda::hopper

@@ -1,13 +1,18 @@
 // How the products Q K^T of a tile become what the softmax takes, by problem: one policy each, a parameter of
 // Config. Each has
 //   kNatural           logits are natural; else to base 2
-//   kShifts            shift() is not 0; threads that share a row may have different ones
-//   kLate              where nothing is hidden, Late(score) does what Apply does; it rises with the score
+//   kShifts            step() and shift() are not 0; threads that share a row may have different shifts
+//   kBounded           logits have a bound(); where nothing is hidden and Holds(), quotient() is they
 //   Masks(problem)     whether there is a dense mask
 //   Enter(work, c)     a new row tile begins
-//   Load(work, c, t)   called while the products of tile t are under way
-//   Apply(work, c, t)  changes the scores, so that score * factor() + shift(half) are the logits; factor() is
-//                      > 0, and 1 with kNatural
+//   Load(work, c, t)   and it begins with tile t
+//   Apply(work, c, t)  changes the scores, so that (score + step(half) * column) * factor() + shift(half) are
+//                      the logits, columns counted from the thread's first; factor() is > 0, and 1 with
+//                      kNatural
+// and may have
+//   Storage            what it needs of shared memory; its constructor takes that too
+//   LoadNext()         called after Apply, where another tile of keys comes next
+//   HideNan(work, c, t)  clears weights that are NaN although their keys are hidden: Apply leaves such logits
 // What the window hides comes after it, and in place of what it made of hidden scores.
 #pragma once
 
@@ -38,7 +43,7 @@ __device__ inline void ForEachScore(Consumer<Config>& consumer, int half, Body b
 template <class Config>
 class PlainLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = false, kLate = false;
+  static constexpr bool kNatural = false, kShifts = false, kBounded = false;
 
   __device__ explicit PlainLogits(const DeviceProblem& problem) : factor_(problem.scale * kLog2E) {}
 
@@ -57,36 +62,46 @@ class PlainLogits {
 template <class Config>
 class SoftCapLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = false, kLate = true;
+  static constexpr bool kNatural = false, kShifts = false, kBounded = true;
 
-  __device__ explicit SoftCapLogits(const DeviceProblem& problem)
-      : inner_(problem.scale / problem.softcap), factor_(problem.softcap * kLog2E) {}
+  __device__ explicit SoftCapLogits(const HopperProblem& launch)
+      : inner_(launch.problem.scale / launch.problem.softcap),
+        factor_(launch.problem.softcap * kLog2E),
+        holds_(launch.softcap_holds && factor_ <= kLargestBound),
+        quotient_(launch.softcap) {}
 
   __device__ static bool Masks(const DeviceProblem&) { return false; }
   __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
   __device__ void Load(const BlockWork&, const Consumer<Config>&, int32_t) {}
   __device__ void Apply(const BlockWork&, Consumer<Config>& consumer, int32_t) const {
-    ForEachScore(consumer, [&](float& score) { score = Late(score); });
+    ForEachScore(consumer, [&](float& score) { score = Tanh(score * inner_); });
   }
-  // The largest score has the largest logit: with the largest known from the scores, tanh and exponential go
-  // in one pass, in which the units for them and for the rest are busy at the same time.
-  __device__ float Late(float score, float bound = kTanhBound) const { return Tanh(score * inner_, bound); }
   __device__ float factor() const { return factor_; }
   __device__ float shift(int) const { return 0; }
 
+  // Of a logit's magnitude.
+  __device__ float bound() const { return factor_; }
+  __device__ bool Holds() const { return holds_; }
+  __device__ const SoftCapQuotient& quotient() const { return quotient_; }
+
  private:
+  // From -kLargestBound to kLargestBound the softmax can tell weights apart whatever their reference.
+  static constexpr float kLargestBound = 120;
   float inner_, factor_;
+  bool holds_;
+  const SoftCapQuotient& quotient_;
 };
 
-// ALiBi and a positive scale, with slope / scale finite times the keys of a tile. Tiles on one side of all
-// rows' diagonals take one multiplication a score; the bias of their first key goes to the shift.
+// ALiBi and a positive scale, with slope / scale finite times the keys of a tile. In tiles on one side of all
+// rows' diagonals the bias is linear: that of their first key goes to the shift, the rest is left to the
+// softmax, which looks for the maximum in the same pass.
 template <class Config>
 class AlibiLogits {
  public:
-  static constexpr bool kNatural = false, kShifts = true, kLate = false;
+  static constexpr bool kNatural = false, kShifts = true, kBounded = false;
 
   __device__ explicit AlibiLogits(const DeviceProblem& problem)
-      : problem_(problem), factor_(problem.scale * kLog2E) {}
+      : problem_(problem), factor_(problem.scale * kLog2E), inverse_scale_(1 / problem.scale) {}
 
   __device__ static bool Masks(const DeviceProblem&) { return false; }
 
@@ -98,7 +113,7 @@ class AlibiLogits {
     for (int half = 0; half < 2; ++half) {
       const int32_t row = work.first_row + consumer.Row(half);
       diagonal_[half] = work.Query(row) + diagonal - consumer.Column(0, 0);
-      slope_[half] = problem_.alibi_slopes()[work.Head(row)] / problem_.scale;
+      slope_[half] = problem_.alibi_slopes()[work.Head(row)];
     }
   }
 
@@ -107,37 +122,38 @@ class AlibiLogits {
   __device__ void Apply(const BlockWork&, Consumer<Config>& consumer, int32_t tile) {
     const int32_t first_key = tile * Config::kTileKv;
     const bool left = first_key + Config::kTileKv - 1 <= first_diagonal_;
-    if (left || first_key >= last_diagonal_) {
+    const bool linear = left || first_key >= last_diagonal_;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const LinearBias bias(slope_[half], left, first_key, diagonal_[half]);
-        shift_[half] = bias.origin * factor_;
-        ForEachScore(consumer, half, [&](float& score, int column) {
-          score = fmaf(bias.step, static_cast<float>(column), score);
-        });
-      }
-    } else {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float distance = static_cast<float>(first_key - diagonal_[half]);
-        shift_[half] = 0;
-        ForEachScore(consumer, half, [&](float& score, int column) {
-          score = fmaf(-slope_[half], fabsf(distance + static_cast<float>(column)), score);
-        });
-      }
+    for (int half = 0; half < 2; ++half) {
+      const LinearBias bias(slope_[half] * inverse_scale_, left, first_key, diagonal_[half]);
+      step_[half] = linear ? bias.step : 0;
+      shift_[half] = linear ? bias.origin * factor_ : 0;
     }
+    if (!__any_sync(~0u, linear)) AddDistances(consumer, first_key);
   }
 
   __device__ float factor() const { return factor_; }
+  __device__ float step(int half) const { return step_[half]; }
   __device__ float shift(int half) const { return shift_[half]; }
 
  private:
   const DeviceProblem& problem_;
-  float factor_;
+  float factor_, inverse_scale_;
   int32_t first_diagonal_, last_diagonal_;  // of the tile's rows
   int32_t diagonal_[2];                     // less the thread's first column
-  float slope_[2];                          // in units of scores
-  float shift_[2];
+  float slope_[2];
+  float step_[2], shift_[2];
+
+  __device__ void AddDistances(Consumer<Config>& consumer, int32_t first_key) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float slope = slope_[half] * inverse_scale_;
+      const float distance = static_cast<float>(first_key - diagonal_[half]);
+      ForEachScore(consumer, half, [&](float& score, int column) {
+        score = fmaf(-slope, fabsf(distance + static_cast<float>(column)), score);
+      });
+    }
+  }
 };
 
 // A dense mask, and any scale. Logits are natural: the lowest additive values there are, which callers mean
@@ -145,33 +161,40 @@ class AlibiLogits {
 template <class Config>
 class DenseMaskLogits {
  public:
-  static constexpr bool kNatural = true, kShifts = false, kLate = false;
+  static constexpr bool kNatural = true, kShifts = false, kBounded = false;
 
-  __device__ explicit DenseMaskLogits(const DeviceProblem& problem) : problem_(problem) {}
+  using Storage = typename MaskStrip<Config>::Storage;
+
+  __device__ DenseMaskLogits(const DeviceProblem& problem, Storage& storage)
+      : problem_(problem), mask_(storage) {}
 
   __device__ static bool Masks(const DeviceProblem&) { return true; }
   __device__ void Enter(const BlockWork& work, const Consumer<Config>& consumer) {
     mask_.Enter(problem_, work, consumer);
   }
   __device__ void Load(const BlockWork& work, const Consumer<Config>&, int32_t tile) {
-    mask_.Load(work, tile);
+    mask_.Load(problem_, work, tile);
   }
-  __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) {
+  __device__ void LoadNext() { mask_.LoadNext(problem_); }
+  __device__ void Apply(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
     mask_.Apply(problem_, work, consumer, tile);
+  }
+  __device__ void HideNan(const BlockWork& work, Consumer<Config>& consumer, int32_t tile) const {
+    hopper::HideNan(problem_, work, consumer, tile);
   }
   __device__ float factor() const { return 1; }
   __device__ float shift(int) const { return 0; }
 
  private:
   const DeviceProblem& problem_;
-  MaskPairs<Config> mask_;
+  MaskStrip<Config> mask_;
 };
 
 // Everything, in the order of tessera/attention.h; logits are natural.
 template <class Config>
 class AnyLogits {
  public:
-  static constexpr bool kNatural = true, kShifts = false, kLate = false;
+  static constexpr bool kNatural = true, kShifts = false, kBounded = false;
 
   __device__ explicit AnyLogits(const DeviceProblem& problem) : problem_(problem) {}
 
@@ -195,7 +218,7 @@ class AnyLogits {
       ForEachScore(consumer, [&](float& score) { score = p.softcap * Tanh(score * inverse); });
     }
     if (p.has_alibi) AddAlibi(work, consumer, tile);
-    if (Masks(p)) MaskScores(p, work, consumer, tile, 1.0f);
+    if (Masks(p)) MaskScores(p, work, consumer, tile);
   }
 
   __device__ float factor() const { return 1; }

@@ -2,21 +2,29 @@
 #pragma once
 
 #include "kernels/cuda/hopper/consumer.cuh"
-#include "kernels/cuda/hopper/quad.cuh"
 #include "kernels/cuda/logits.cuh"
 
 namespace tessera::kernels::cuda::hopper {
 
-// A masked logit: a hidden score is replaced, for it may be NaN.
-__device__ inline float MaskedLogit(float score, float scale, float value) {
-  return value == NegativeInfinity() ? value : fmaf(score, scale, value);
+// A bit for each of the keys first_key, first_key + 1, and these 8, 16, ... further, that the mask hides;
+// `count` at most 32. Not inlined: the rare tile that comes here is not worth the room beside the main loop.
+__device__ __noinline__ inline uint32_t HiddenKeys(const DeviceProblem& problem, const BlockWork& work,
+                                                   int32_t row, int32_t first_key, int count) {
+  const RowFeatures f = FeaturesOf(problem, work, row);
+  uint32_t hidden = 0;
+#pragma unroll 1
+  for (int i = 0; i < count; ++i) {
+    const int32_t key = first_key + i / 2 * 8 + i % 2;
+    if (key < work.sequence.kv_len && IsMasked(problem, f, key)) hidden |= 1u << i;
+  }
+  return hidden;
 }
 
-// scores * scale + mask, whatever the mask's dtype and strides. The elements go through local memory: read
+// scores + mask, whatever the mask's dtype and strides. The elements go through local memory: read
 // straight to the scores they would take far more code than the rare tile that comes here is worth.
 template <class Config>
 __device__ inline void MaskScores(const DeviceProblem& problem, const BlockWork& work,
-                                  Consumer<Config>& consumer, int32_t tile, float scale) {
+                                  Consumer<Config>& consumer, int32_t tile) {
   // Keys past the end, whose scores the window hides, have no element.
   const int32_t first_key = tile * Config::kTileKv + consumer.Column(0, 0);
   const int32_t last_key = work.sequence.kv_len - 1;
@@ -32,198 +40,237 @@ __device__ inline void MaskScores(const DeviceProblem& problem, const BlockWork&
 #pragma unroll
     for (int i = 0; i < Config::kTileKv / 4; ++i) {
       float& score = consumer.scores[i / 2 * 4 + 2 * half + i % 2];
-      score = MaskedLogit(score, scale, values[i]);
+      // A hidden score is replaced, for it may be NaN.
+      score = values[i] == NegativeInfinity() ? values[i] : score + values[i];
     }
   }
 }
 
-// A mask whose elements can be read in pairs, two neighbouring columns at a time; others go to MaskScores.
+// A dense mask whose elements are neighbours in rows that start on 4 bytes (MaskAlignment), or, slowly, on
+// any. Every consumer warp copies the elements of its own 16 rows, a tile of keys at a time and a tile ahead,
+// to a strip of shared memory that no other warp touches. Those of 16 bits come from there as ldmatrix gives
+// them: just as the scores lie. Masks of 32 bits are read straight from device memory.
 template <class Config>
-class MaskPairs {
+class MaskStrip {
+  static constexpr int kKeys = Config::kTileKv;
+  // Of a row of the strip: an odd number of pieces of 16 bytes, so that eight rows at one piece are in eight
+  // different groups of banks.
+  static constexpr int kPitch = (kKeys / 8 | 1) * 16;
+
  public:
+  // The strips of all consumer warps: (16, kTileKv) elements of up to 16 bits each.
+  struct Storage {
+    alignas(16) std::byte strips[Config::kConsumers * 4][16 * kPitch];
+  };
+
+  __device__ explicit MaskStrip(Storage& storage)
+      : strip_(ptx::SharedAddress(storage.strips[threadIdx.x / 32 - 4])) {}
+
   __device__ void Enter(const DeviceProblem& problem, const BlockWork& work,
                         const Consumer<Config>& consumer) {
-    const DeviceSequence& s = work.sequence;
     scale_ = __shfl_sync(~0u, problem.scale, 0);  // as it is, it would be read anew for every score
-    element_bytes_ = problem.mask_dtype == TESSERA_DTYPE_FP32   ? 4
-                     : problem.mask_dtype == TESSERA_DTYPE_BOOL ? 1
-                                                                : 2;
-    const auto aligned = reinterpret_cast<uintptr_t>(s.mask) |
-                         static_cast<uintptr_t>((s.mask_head_stride | s.mask_q_stride) * element_bytes_);
-    const bool paired = s.mask_kv_stride == 1 && aligned % (2 * element_bytes_) == 0;
-    pieces_ = kPieces && paired && element_bytes_ != 4 && aligned % (8 * element_bytes_) == 0;
-    // Pieces past the end can be left out, pairs only as whole tiles.
-    const bool ends_anywhere = pieces_ && s.kv_len % 8 == 0;
-    paired_end_ = paired ? (s.kv_len + (ends_anywhere ? Config::kTileKv - 1 : 0)) / Config::kTileKv : 0;
-    const int first_column = pieces_ ? consumer.lane % 4 * 8 : consumer.Column(0, 0);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const RowFeatures f = FeaturesOf(problem, work, work.first_row + consumer.Row(half));
-      row_[half] = static_cast<const std::byte*>(f.mask) + first_column * element_bytes_;
+      const int32_t row = work.first_row + consumer.Row(half) - consumer.lane / 4 + consumer.lane % 8;
+      row_[half] =
+          static_cast<const std::byte*>(FeaturesOf(problem, work, row).mask) + consumer.lane / 8 * 16;
     }
   }
 
-  // Starts to read what Apply needs, where registers are left for it.
-  __device__ void Load(const BlockWork& work, int32_t tile) {
-    if constexpr (!kPieces) return;
-    if (tile < paired_end_ && pieces_) {
-      LoadPieces(work, tile);
-    } else {
-      // Or the last tile's would be kept for the next.
+  // Starts to copy the elements of a row tile's last tile of keys.
+  __device__ void Load(const DeviceProblem& problem, const BlockWork& work, int32_t tile) {
+    const int element_bytes = ElementBytes(problem);
 #pragma unroll
-      for (uint32_t i = 0; i < kTiles * 2; ++i) pairs_[i] = 0;
-    }
+    for (int half = 0; half < 2; ++half) row_[half] += int64_t{tile} * (kKeys * element_bytes);
+    if (element_bytes == 4) return;
+    __syncwarp();
+    // Keys past the end, which the window hides, have no elements.
+    CopyCarefully(element_bytes, (work.sequence.kv_len - tile * kKeys) * element_bytes,
+                  problem.mask_alignment);
+    ptx::CpAsyncCommit();
   }
 
-  // scores * scale + mask.
-  __device__ void Apply(const DeviceProblem& problem, const BlockWork& work, Consumer<Config>& consumer,
-                        int32_t tile) {
-    if (tile >= paired_end_) {
-      MaskScores(problem, work, consumer, tile, scale_);
+  // Likewise, of the tile before the one that has been applied.
+  __device__ void LoadNext(const DeviceProblem& problem) {
+    const int element_bytes = ElementBytes(problem);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) row_[half] -= kKeys * element_bytes;
+    if (element_bytes == 4) {
+      // The four lanes that share a row: 128 bytes each.
+#pragma unroll
+      for (int half = 0; half < 2; ++half) ptx::PrefetchL2(row_[half] + threadIdx.x % 32 / 8 * (128 - 16));
       return;
     }
-    if (element_bytes_ == 4) {
-      ApplyWide(consumer, tile, scale_);
-      return;
-    }
-    if (kPieces && __any_sync(~0u, pieces_)) {  // the vote makes the branch uniform to the compiler
-      TransposePieces();
-      ApplyPairs<0, 4>(problem, consumer, pairs_);
+    __syncwarp();
+    if (problem.mask_alignment < 16) {
+      CopyCarefully(element_bytes, INT32_MAX, problem.mask_alignment);
+    } else if (element_bytes == 1) {
+      CopyWhole<1>();
     } else {
-      uint32_t pairs[kTiles * 2];
-      LoadPairs<0, 2>(tile, pairs);
-      ApplyPairs<0, 1>(problem, consumer, pairs);
-      LoadPairs<2, 3>(tile, pairs);
-      ApplyPairs<1, 2>(problem, consumer, pairs);
-      LoadPairs<3, 4>(tile, pairs);
-      ApplyPairs<2, 4>(problem, consumer, pairs);
+      CopyWhole<2>();
+    }
+    ptx::CpAsyncCommit();
+  }
+
+  // scores * scale + mask. What is hidden may come out as NaN, where its score is not finite: HideNan.
+  __device__ void Apply(const DeviceProblem& problem, const BlockWork& work, Consumer<Config>& consumer,
+                        int32_t tile) const {
+    ptx::CpAsyncWait<0>();
+    __syncwarp();
+    switch (problem.mask_dtype) {
+      case TESSERA_DTYPE_BF16:
+        return ApplyPairs(consumer, [](uint32_t pair) {
+          return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+        });
+      case TESSERA_DTYPE_FP16:
+        return ApplyPairs(
+            consumer, [](uint32_t pair) { return __half22float2(reinterpret_cast<const __half2&>(pair)); });
+      case TESSERA_DTYPE_BOOL:
+        return ApplyBytes(consumer);
+      default:
+        return problem.mask_alignment >= 8 && IsWhole(work, tile)
+                   ? ApplyWide<true>(consumer, tile, 0)
+                   : ApplyWide<false>(consumer, tile, work.sequence.kv_len);
     }
   }
 
  private:
-  static constexpr int kTiles = Config::kTileKv / 8;
-  // Scores, weights, output, pairs, and what else a consumer keeps.
-  static constexpr bool kAhead =
-      Config::kTileKv / 2 + Config::kTileKv / 4 + Config::kDimV / 2 + Config::kTileKv / 4 + 36 <=
-      Config::kConsumerRegisters;
-  // Of eight columns: four of them hold the elements of four n8 tiles of scores for the four threads of a
-  // row.
-  static constexpr bool kPieces = kAhead && kTiles % 4 == 0;
-  __device__ static constexpr int Begin(int quarter) { return kTiles * quarter / 4; }
-
+  uint32_t strip_;  // shared address of the warp's own
   float scale_;
-  int32_t element_bytes_, paired_end_;  // tiles from paired_end_ on go to MaskScores
-  bool pieces_;                         // whether pieces are aligned
-  const std::byte* row_[2];             // at the thread's first column, or piece
-  uint32_t pairs_[kTiles * 2];
+  const std::byte* row_[2];  // at the tile: piece lane / 8 of rows lane % 8 and 8 further
 
-  // Of the quarters kFirst..kEnd - 1 of the tile's columns.
-  template <int kFirst, int kEnd>
-  __device__ void LoadPairs(int32_t tile, uint32_t (&pairs)[kTiles * 2]) const {
-    const int64_t offset = int64_t{tile} * Config::kTileKv * element_bytes_;
-    if (element_bytes_ == 2) {
-      LoadPairsOf<uint32_t, kFirst, kEnd>(offset, pairs);
-    } else {
-      LoadPairsOf<uint16_t, kFirst, kEnd>(offset, pairs);
-    }
-  }
-  template <typename Pair, int kFirst, int kEnd>
-  __device__ void LoadPairsOf(int64_t offset, uint32_t (&pairs)[kTiles * 2]) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const auto* const row = reinterpret_cast<const Pair*>(row_[half] + offset);
-#pragma unroll
-      for (int n = Begin(kFirst); n < Begin(kEnd); ++n)
-        pairs[half * kTiles + n] = ptx::LoadReadOnly(row + n * 4);
-    }
+  // The vote makes branches uniform to the compiler.
+  __device__ static bool IsWhole(const BlockWork& work, int32_t tile) {
+    return __any_sync(~0u, (tile + 1) * kKeys <= work.sequence.kv_len);
   }
 
-  // Reads whole pieces, the thread's own of every four: a fourth of the instructions that pairs would take,
-  // and all of the sectors that they touch.
-  __device__ void LoadPieces(const BlockWork& work, int32_t tile) {
-    // Instead of pieces past the end, whose scores the window hides, the last one.
-    const int32_t last_column = work.sequence.kv_len - 8 - static_cast<int32_t>(threadIdx.x) % 4 * 8;
+  __device__ static int ElementBytes(const DeviceProblem& problem) {
+    return problem.mask_dtype == TESSERA_DTYPE_FP32 ? 4 : problem.mask_dtype == TESSERA_DTYPE_BOOL ? 1 : 2;
+  }
+
+  // Eight lanes bring a piece each of the same columns, for the same reason as kPitch.
+  template <int kElementBytes>
+  __device__ void CopyWhole() const {
+    constexpr int kRowBytes = kKeys * kElementBytes;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const uint32_t to = strip_ + lane % 8 * kPitch + lane / 8 * 16;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int m = 0; m < kTiles / 4; ++m) {
-        const int32_t column = min(tile * Config::kTileKv + m * 32, last_column);
-        const std::byte* const at = row_[half] + int64_t{column} * element_bytes_;
-        uint32_t* const piece = pairs_ + half * kTiles + 4 * m;
-        if (element_bytes_ == 2) {
-          ptx::LoadReadOnly(reinterpret_cast<const uint4*>(at), piece);
-        } else {
-          ptx::LoadReadOnly(reinterpret_cast<const uint2*>(at), piece);
+      for (int byte = 0; byte < kRowBytes; byte += 64) {
+        if (byte + 64 <= kRowBytes || lane / 8 * 16 < kRowBytes - byte) {
+          ptx::CpAsync16(to + half * 8 * kPitch + byte, row_[half] + byte, 16);
         }
       }
     }
   }
-  // From pieces to pairs. Pair i of thread t's piece m belongs to the n8 tile 4 m + t of thread i.
-  __device__ void TransposePieces() {
-    const int thread = static_cast<int>(threadIdx.x) % 4;
+  // Of rows that have `end` bytes left, or do not start on 16 bytes.
+  __device__ void CopyCarefully(int element_bytes, int32_t end, int alignment) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int first = lane / 8 * 16;
+#pragma unroll 1
+    for (int byte = first; byte < kKeys * element_bytes; byte += 64) {
+#pragma unroll 1
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t to = strip_ + (lane % 8 + half * 8) * kPitch + byte;
+        const std::byte* const from = (half == 0 ? row_[0] : row_[1]) + (byte - first);
+        const int32_t left = min(max(end - byte, 0), 16);
+        if (alignment == 16) {
+          ptx::CpAsync16(to, from, left);
+        } else if (alignment >= 4) {
 #pragma unroll
-    for (int i = 0; i < kTiles * 2; i += 4) {
-      uint32_t x[4] = {pairs_[i], pairs_[i + 1], pairs_[i + 2], pairs_[i + 3]};
-      if (element_bytes_ == 1) {
-        x[2] = x[1];
-        x[1] = x[0] >> 16;
-        x[3] = x[2] >> 16;
+          for (int i = 0; i < 16; i += 4) ptx::CpAsync4(to + i, from + i, min(max(left - i, 0), 4));
+        } else {
+          auto* const bytes = static_cast<std::byte*>(__cvta_shared_to_generic(to));
+#pragma unroll 1
+          for (int i = 0; i < left; ++i) bytes[i] = from[i];
+        }
       }
-      TransposeQuad(x, thread);
+    }
+  }
+
+  template <class Unpack>
+  __device__ void ApplyPairs(Consumer<Config>& consumer, Unpack unpack) const {
+    const uint32_t address = strip_ + consumer.lane % 16 * kPitch + consumer.lane / 16 * 16;
+    // Of 16 columns: of rows and of those 8 further; of the next eight columns. Two loads are under way.
+    uint32_t pairs[2][4];
+    ptx::LoadMatrices(address, pairs[0]);
 #pragma unroll
-      for (int e = 0; e < 4; ++e) pairs_[i + e] = x[e];
+    for (int n = 0; n < kKeys / 8; n += 2) {
+      if (n + 2 < kKeys / 8) ptx::LoadMatrices(address + (n + 2) * 16, pairs[n / 2 % 2 ^ 1]);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float* const at = consumer.scores + 4 * n + 2 * i;
+        const float2 values = unpack(pairs[n / 2 % 2][i]);
+        at[0] = fmaf(at[0], scale_, values.x);
+        at[1] = fmaf(at[1], scale_, values.y);
+      }
+    }
+  }
+
+  __device__ void ApplyBytes(Consumer<Config>& consumer) const {
+    // Of eight bytes the thread's own two.
+    const uint32_t own = 0x10 + consumer.lane % 4 * 0x22;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t address = strip_ + (consumer.lane / 4 + half * 8) * kPitch;
+#pragma unroll
+      for (int n = 0; n < kKeys / 8; n += 2) {
+        uint32_t bytes[4];
+        ptx::LoadShared(address + n * 8, bytes);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const uint32_t pair = __byte_perm(bytes[2 * i], bytes[2 * i + 1], own);
+          float* const at = consumer.scores + 4 * (n + i) + 2 * half;
+          at[0] = (pair & 0xffu) != 0 ? at[0] * scale_ : NegativeInfinity();
+          at[1] = (pair & 0xff00u) != 0 ? at[1] * scale_ : NegativeInfinity();
+        }
+      }
     }
   }
 
   // Of four bytes to an element.
-  __device__ void ApplyWide(Consumer<Config>& consumer, int32_t tile, float scale) const {
+  template <bool kWhole>
+  __device__ void ApplyWide(Consumer<Config>& consumer, int32_t tile, int32_t kv_len) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const auto* const row = reinterpret_cast<const float2*>(row_[half]) + tile * (Config::kTileKv / 2);
+      // Lane lane / 4 has the row's first piece.
+      const auto first = __shfl_sync(~0u, reinterpret_cast<uintptr_t>(row_[half]), consumer.lane / 4);
+      const int32_t key = tile * kKeys + consumer.Column(0, 0);
+      const float* const row = reinterpret_cast<const float*>(first) + consumer.Column(0, 0);
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        const float2 values = __ldg(row + n * 4);
+      for (int n = 0; n < kKeys / 8; ++n) {
+        float2 values;
+        if constexpr (kWhole) {
+          values = __ldg(reinterpret_cast<const float2*>(row + n * 8));
+        } else {
+          values.x = key + n * 8 < kv_len ? __ldg(row + n * 8) : 0;
+          values.y = key + n * 8 + 1 < kv_len ? __ldg(row + n * 8 + 1) : 0;
+        }
         float* const at = consumer.scores + 4 * n + 2 * half;
-        at[0] = MaskedLogit(at[0], scale, values.x);
-        at[1] = MaskedLogit(at[1], scale, values.y);
-      }
-    }
-  }
-
-  template <int kFirst, int kEnd>
-  __device__ void ApplyPairs(const DeviceProblem& problem, Consumer<Config>& consumer,
-                             const uint32_t (&pairs)[kTiles * 2]) const {
-    const float scale = scale_;
-    switch (problem.mask_dtype) {
-      case TESSERA_DTYPE_BF16:
-        return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
-          low = MaskedLogit(low, scale, __uint_as_float(pair << 16));
-          high = MaskedLogit(high, scale, __uint_as_float(pair & 0xffff0000u));
-        });
-      case TESSERA_DTYPE_FP16:
-        return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
-          low = MaskedLogit(low, scale, __half2float(__ushort_as_half(static_cast<uint16_t>(pair))));
-          high = MaskedLogit(high, scale, __half2float(__ushort_as_half(static_cast<uint16_t>(pair >> 16))));
-        });
-      default:
-        return ForEachPair<kFirst, kEnd>(consumer, pairs, [&](float& low, float& high, uint32_t pair) {
-          low = (pair & 0xffu) != 0 ? low * scale : NegativeInfinity();
-          high = (pair & 0xff00u) != 0 ? high * scale : NegativeInfinity();
-        });
-    }
-  }
-  template <int kFirst, int kEnd, class Body>
-  __device__ void ForEachPair(Consumer<Config>& consumer, const uint32_t (&pairs)[kTiles * 2],
-                              Body body) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int n = Begin(kFirst); n < Begin(kEnd); ++n) {
-        float* const at = consumer.scores + 4 * n + 2 * half;
-        body(at[0], at[1], pairs[half * kTiles + n]);
+        at[0] = fmaf(at[0], scale_, values.x);
+        at[1] = fmaf(at[1], scale_, values.y);
       }
     }
   }
 };
+
+// Makes weights 0 that are NaN although the mask hides their keys: a score that is not finite, less infinity.
+template <class Config>
+__device__ inline void HideNan(const DeviceProblem& problem, const BlockWork& work,
+                               Consumer<Config>& consumer, int32_t tile) {
+  constexpr int kCount = Config::kTileKv / 4;
+  static_assert(kCount <= 32);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint32_t hidden = HiddenKeys(problem, work, work.first_row + consumer.Row(half),
+                                       tile * Config::kTileKv + consumer.Column(0, 0), kCount);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      float& weight = consumer.scores[i / 2 * 4 + 2 * half + i % 2];
+      if (isnan(weight) && (hidden >> i & 1) != 0) weight = 0;
+    }
+  }
+}
 
 }  // namespace tessera::kernels::cuda::hopper

@@ -90,6 +90,13 @@ __device__ inline float Reciprocal(float x) {
   return y;
 }
 
+// lg2.approx.ftz
+__device__ inline float Log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // min.NaN.xorsign.abs: min(|x|, |y|) with the sign of x * y; NaN if either is.
 __device__ inline float MinMagnitude(float x, float y) {
   float z;
@@ -97,25 +104,15 @@ __device__ inline float MinMagnitude(float x, float y) {
   return z;
 }
 
-// ld.global.nc. Volatile, so that it is issued where it stands.
-__device__ inline uint32_t LoadReadOnly(const uint32_t* at) {
-  uint32_t value;
-  asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(value) : "l"(at));
-  return value;
-}
-__device__ inline uint32_t LoadReadOnly(const uint16_t* at) {
-  uint32_t value;
-  asm volatile("{\n.reg .b16 h;\nld.global.nc.b16 h, [%1];\ncvt.u32.u16 %0, h;\n}" : "=r"(value) : "l"(at));
-  return value;
-}
+// prefetch.global.L2
+__device__ inline void PrefetchL2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
-__device__ inline void LoadReadOnly(const uint4* at, uint32_t* values) {
-  asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
+// ld.shared.v4
+__device__ inline void LoadShared(uint32_t address, uint32_t (&values)[4]) {
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
-               : "l"(at));
-}
-__device__ inline void LoadReadOnly(const uint2* at, uint32_t* values) {
-  asm volatile("ld.global.nc.v2.b32 {%0, %1}, [%2];" : "=r"(values[0]), "=r"(values[1]) : "l"(at));
+               : "r"(address)
+               : "memory");
 }
 
 // fence.proxy.async: what this thread wrote to shared memory becomes visible to tensor cores and copy engine.

@@ -7,10 +7,8 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// Whether any row of the warp is to be rescaled.
-__device__ inline bool Moves(float2 rescale) {
-  return __any_sync(~0u, rescale.x != 1.0f || rescale.y != 1.0f);
-}
+// Whether one of the thread's rows is to be rescaled.
+__device__ inline bool Moves(float2 rescale) { return rescale.x != 1.0f || rescale.y != 1.0f; }
 
 // Of a thread's two rows. `reference` is m of the paper, a logit as Config's policy counts them, but follows
 // the true maximum only once that is kRescaleThreshold above it (FlashAttention-4, arXiv:2603.05451): so
@@ -21,6 +19,7 @@ struct OnlineSoftmax {
   using Logits = typename Config::Logits;
 
   float reference[2], row_sum[2];
+  float earlier_sum[2];  // row_sum without the weights of the last Update
 
   __device__ OnlineSoftmax() { Reset(); }
 
@@ -28,25 +27,23 @@ struct OnlineSoftmax {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       reference[half] = NegativeInfinity();
-      row_sum[half] = 0;
+      row_sum[half] = earlier_sum[half] = 0;
     }
   }
 
-  // The scores, which `logits` has applied itself to, or with `kLate` is still to, become P = 2^(logit -
-  // reference), or e^ of it where logits are natural. Returns what the output so far must be multiplied by.
-  template <bool kLate = false>
+  // The scores, which `logits` has applied itself to, become P = 2^(logit - reference), or e^ of it where
+  // logits are natural. Returns what the output so far must be multiplied by.
   __device__ float2 Update(Consumer<Config>& consumer, const Logits& logits) {
     constexpr float kThreshold = Config::kRescaleThreshold / kLog2OfUnit;
     const float factor = logits.factor();
     float rescale[2];
-    Pace pace;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      if constexpr (Logits::kShifts) AddSteps(consumer.scores, half, logits.step(half));
       float tile_max = ThreadMax(consumer.scores, half);
       // Shifts differ between the threads of a row.
       if constexpr (Logits::kShifts) tile_max = fmaf(tile_max, factor, logits.shift(half));
       tile_max = RowMax(tile_max);
-      if constexpr (kLate) tile_max = logits.Late(tile_max);
       if constexpr (!Logits::kNatural && !Logits::kShifts) tile_max *= factor;
       const float before = reference[half];
       if (tile_max > before + kThreshold) reference[half] = tile_max;
@@ -54,26 +51,80 @@ struct OnlineSoftmax {
       rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(moved * kLog2OfUnit);
       float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
       if constexpr (Logits::kShifts) offset -= logits.shift(half);
-      float sum[2] = {row_sum[half] * rescale[half], 0};
+      const float to_base2 = Logits::kNatural ? FactorOfNatural(offset) : factor;
+      if constexpr (Logits::kNatural) offset *= to_base2;
+      earlier_sum[half] = row_sum[half] * rescale[half];
+      float sum[2] = {earlier_sum[half], 0};
 #pragma unroll
       for (int n = 0; n < Config::kTileKv / 8; ++n) {
-        if (kLate && n % kPaceTiles == 0) pace.Advance();
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& score = consumer.scores[4 * n + 2 * half + e];
-          if constexpr (kLate) score = logits.Late(score, pace.bound);
-          if constexpr (Logits::kNatural) {
-            score = ptx::Exp2((score - offset) * kLog2E);  // in this order: neither overflows by itself
-          } else {
-            score = ptx::Exp2(fmaf(score, factor, -offset));
-          }
-          if constexpr (kLate) pace.weight = score;
+          score = ptx::Exp2(fmaf(score, to_base2, -offset));
           sum[e] += score;
         }
       }
       row_sum[half] = sum[0] + sum[1];
     }
     return {rescale[0], rescale[1]};
+  }
+
+  // Whether some weight of the last Update, or an earlier one, was NaN.
+  __device__ bool SawNan() const { return isnan(row_sum[0] + row_sum[1]); }
+
+  // After a change of the weights that Update has left.
+  __device__ void SumAnew(const Consumer<Config>& consumer) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = earlier_sum[half];
+#pragma unroll
+      for (int n = 0; n < Config::kTileKv / 8; ++n) {
+        sum += consumer.scores[4 * n + 2 * half] + consumer.scores[4 * n + 2 * half + 1];
+      }
+      row_sum[half] = sum;
+    }
+  }
+
+  // Whether UpdateBounded may be called: the row has seen a key.
+  __device__ bool Begun() const {
+    return reference[0] != NegativeInfinity() && reference[1] != NegativeInfinity();
+  }
+
+  // The same for scores whose logits are bounded (kBounded). Weights cannot overflow, so the maximum need not
+  // be known before: it is looked for once a sum has grown.
+  __device__ float2 UpdateBounded(Consumer<Config>& consumer, const Logits& logits) {
+    float offset[2], sum[2][2] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      offset[half] = fmaxf(reference[half], logits.bound() - kLargestExponent);
+    }
+    Pace pace(logits.quotient().bound);
+#pragma unroll
+    for (int n = 0; n < Config::kTileKv / 8; ++n) {
+      pace.Advance();
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float* const scores = consumer.scores + 4 * n + 2 * half;
+        float pair[2] = {scores[0], scores[1]}, inverse[2];
+        logits.quotient().Divide(pair, inverse, pace.limit);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          scores[e] = ptx::Exp2(fmaf(pair[e], inverse[e], -offset[half]));
+          sum[half][e] += scores[e];
+        }
+        pace.weight = scores[1];
+      }
+    }
+    const float tile_sum[2] = {sum[0][0] + sum[0][1], sum[1][0] + sum[1][1]};
+    constexpr float kLargestSum = 1 << static_cast<int>(Config::kRescaleThreshold);
+    if (__any_sync(~0u, tile_sum[0] > kLargestSum || tile_sum[1] > kLargestSum || offset[0] != reference[0] ||
+                            offset[1] != reference[1])) {
+      return {MoveReference(consumer, 0, offset[0], tile_sum[0]),
+              MoveReference(consumer, 1, offset[1], tile_sum[1])};
+    }
+    row_sum[0] += tile_sum[0];
+    row_sum[1] += tile_sum[1];
+    return {1, 1};
   }
 
   __device__ static void Rescale(Consumer<Config>& consumer, float2 rescale) {
@@ -100,21 +151,47 @@ struct OnlineSoftmax {
   }
 
  private:
-  // Holds a group of scores back until the weights of the group before the last are there. Else the compiler
-  // begins with all scores: the special-function unit idles first, and all wait for it in the end. It cannot
-  // know that the bound, which it takes for a result of those weights, is always the same.
-  struct Pace {
-    float bound = kTanhBound, weight = 0, weight_before = 0;
+  // Weights of a row's tile that were taken with `offset` for reference, and their sum, join the row. The
+  // reference becomes the largest so far, so that the sums of the next tiles stay small.
+  __device__ float MoveReference(Consumer<Config>& consumer, int half, float offset, float tile_sum) {
+    const float before = reference[half];
+    const float tile_max = offset + ptx::Log2(RowMax(ThreadMax(consumer.scores, half)));
+    if (tile_max > before) reference[half] = tile_max;
+    const float scale = ptx::Exp2(offset - reference[half]), rescale = ptx::Exp2(before - reference[half]);
+#pragma unroll
+    for (int n = 0; n < Config::kTileKv / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) consumer.scores[4 * n + 2 * half + e] *= scale;
+    }
+    row_sum[half] = fmaf(row_sum[half], rescale, tile_sum * scale);
+    return rescale;
+  }
 
+  // Holds an n8 tile of scores back until the weights of the one before the last are there. Else the compiler
+  // begins with all scores: the special-function unit idles first, and all wait for it in the end. It cannot
+  // know that the limit, which it takes for a result of those weights, is always the same.
+  struct Pace {
+    float bound, limit, weight = 0, weight_before = 0;
+
+    __device__ explicit Pace(float b) : bound(b), limit(b) {}
     __device__ void Advance() {
-      bound = fmaxf(kTanhBound, -weight_before);
+      limit = fmaxf(bound, -weight_before);
       weight_before = weight;
     }
   };
-  static constexpr int kPaceTiles = 4;  // n8 tiles of scores to a group
+
+  // Sums of a tile's weights of up to 2^kLargestExponent are finite.
+  static constexpr float kLargestExponent = 118;
 
   // Of e to the power of a logit's unit.
   static constexpr float kLog2OfUnit = Logits::kNatural ? kLog2E : 1.0f;
+
+  // What natural logits are times before the exponential to base 2. Near the lowest finite value, which
+  // callers mean for -inf, log2(e) would overflow; there logits are so far apart that any factor tells them
+  // apart.
+  __device__ static float FactorOfNatural(float reference) {
+    return fabsf(reference) > 2.3e38f ? 0.5f : kLog2E;
+  }
 
   __device__ static float ThreadMax(const float (&scores)[Config::kTileKv / 2], int half) {
     float max[2] = {scores[2 * half], scores[2 * half + 1]};
@@ -124,6 +201,16 @@ struct OnlineSoftmax {
       for (int e = 0; e < 2; ++e) max[e] = fmaxf(max[e], scores[4 * n + 2 * half + e]);
     }
     return fmaxf(max[0], max[1]);
+  }
+  __device__ static void AddSteps(float (&scores)[Config::kTileKv / 2], int half, float step) {
+#pragma unroll
+    for (int n = 0; n < Config::kTileKv / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& score = scores[4 * n + 2 * half + e];
+        score = fmaf(step, static_cast<float>(n * 8 + e), score);
+      }
+    }
   }
   // Over the four threads that share a row.
   __device__ static float RowMax(float max) {

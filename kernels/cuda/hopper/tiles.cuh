@@ -43,7 +43,17 @@ struct Posting {
     spoilt_end = 0;
   }
 };
-inline constexpr int kPostings = 4;
+
+// What a logit policy needs of it.
+template <class Logits>
+struct StorageOf {
+  struct Type {};
+};
+template <class Logits>
+requires requires { typename Logits::Storage; }
+struct StorageOf<Logits> {
+  using Type = typename Logits::Storage;
+};
 
 template <class Config>
 struct Shared {
@@ -51,6 +61,7 @@ struct Shared {
   SlabTile<Element, Config::kTileQ, Config::kDimQk> q[Config::kQueryStages];
   SlabTile<Element, Config::kTileKv, Config::kDimQk> k[Config::kStages];
   SlabTile<Element, Config::kTileKv, Config::kDimV> v[Config::kStages];
+  [[no_unique_address]] typename StorageOf<typename Config::Logits>::Type logits;
 
   // Of each pair: full when data is there (one arrival of the producer and the bytes), empty when every
   // consumer warp is done with it.

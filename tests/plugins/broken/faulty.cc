@@ -15,6 +15,8 @@ enum class Fault {
   kPlanFails,
   kPlanAbsurd,
   kPlanUnterminated,
+  kModelFails,
+  kModelAbsurd,
   kEnqueueFails,
   kEnqueueThrows,
   kUnknownCode
@@ -49,12 +51,20 @@ tessera_code Enqueue(void*, const tessera_plan*, const tessera_attention_problem
   }
 }
 
+tessera_code ModelTraffic(void*, const tessera_plan*, const tessera_attention_problem*,
+                          tessera_traffic* traffic, tessera_message* message) {
+  if (kFault == Fault::kModelFails) return Fail(TESSERA_OUT_OF_RANGE, "too long a walk", message);
+  if (kFault == Fault::kModelAbsurd) traffic->write_bytes = -1;
+  return TESSERA_OK;
+}
+
 constexpr uint32_t kDTypes = 1u << TESSERA_DTYPE_FP32 | 1u << TESSERA_DTYPE_FP16 | 1u << TESSERA_DTYPE_BF16;
 const tessera_capabilities kCapabilities = {
     sizeof(kCapabilities), TESSERA_FEATURE_ALL, kFault == Fault::kNoDTypes ? 0 : kDTypes, kDTypes, 1024, 1};
 const tessera_device_table kDevice = {sizeof(kDevice), nullptr, "broken:0"};
 const tessera_backend_table kBackend = {
-    sizeof(kBackend), nullptr, NAME, "misbehaves, for tests", -1, &kCapabilities, nullptr, Plan, Enqueue};
+    sizeof(kBackend), nullptr,     NAME, "misbehaves, for tests", -1, &kCapabilities, nullptr, Plan,
+    Enqueue,          ModelTraffic};
 
 }  // namespace
 
