@@ -266,8 +266,6 @@ __device__ void FusedHopper(const HopperProblem& launch) {
     if (launch.store_rows > 0) ptx::PrefetchMap(launch.o);
   }
   __syncthreads();
-  ptx::LetLaterKernelStart();
-  ptx::AwaitEarlierKernels();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     if (threadIdx.x < 32) Produce(launch, shared);

@@ -175,8 +175,6 @@ __device__ void FusedHopperFp8(const HopperProblem& launch) {
   auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
   if (threadIdx.x == 0) InitBarriers(shared);
   __syncthreads();
-  ptx::LetLaterKernelStart();
-  ptx::AwaitEarlierKernels();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     const int warp = static_cast<int>(threadIdx.x) / 32;
