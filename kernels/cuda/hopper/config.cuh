@@ -21,6 +21,8 @@ struct Config {
   static constexpr int kTileKv = kKeys;
   static constexpr int kStages = kNumStages;
   static constexpr int kQueryStages = kNumQueryStages;
+  // Row tiles that are a block's at any time. The fewer they are, the more evenly a launch ends.
+  static constexpr int kPostings = kQueryStages + 1;
   static constexpr int kThreads = (kConsumers + 1) * 128;
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
   static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;

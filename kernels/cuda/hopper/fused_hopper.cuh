@@ -45,7 +45,7 @@ __device__ void InitBarriers(Shared<Config>& shared) {
     ptx::InitBarrier(shared.q_empty[stage], Config::kStagesOutput ? 1 : kConsumerWarps);
   }
 #pragma unroll
-  for (int slot = 0; slot < kPostings; ++slot) {
+  for (int slot = 0; slot < Config::kPostings; ++slot) {
     ptx::InitBarrier(shared.posting_full[slot], 1);
     ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps + kInspectorWarps);
   }
@@ -105,7 +105,7 @@ class ConsumerLoop {
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
   RingPosition<Config::kQueryStages> q, output_q;
   RingPosition<Config::kStages> k, v;
-  RingPosition<kPostings> posting, output_posting;
+  RingPosition<Config::kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   bool accumulate;
 

@@ -70,8 +70,8 @@ struct Shared {
   ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
   // Tiles of V that the inspector is to see arrive here, and are full once it has.
   ptx::Barrier v_loaded[Config::kStages];
-  ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
-  alignas(16) std::byte postings[kPostings * sizeof(Posting)];
+  ptx::Barrier posting_full[Config::kPostings], posting_empty[Config::kPostings];
+  alignas(16) std::byte postings[Config::kPostings * sizeof(Posting)];
 
   __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
 };
