@@ -33,6 +33,7 @@ struct Fp8Config {
   static constexpr int kConsumerRegisters = 232;
   static constexpr bool kStagesOutput = false;  // queries take half the room
   static constexpr bool kTakeTurns = true;
+  static constexpr bool kOwnWalks = false;
   // P V of so many tiles are summed by the tensor cores. They keep fewer bits than fp32 has and cut off
   // the rest: with values of one sign 1280 keys lose 2%, 2560 keys 4%.
   static constexpr int kChainTiles = 1280 / kTileKv;

@@ -28,6 +28,15 @@ __device__ void Post(const HopperProblem& launch, uint32_t block, Posting& posti
   posting.ClearSpoilt();
 }
 
+// Adds what consumer warpgroup `warpgroup` walks. By one thread, behind Post.
+template <class Config>
+__device__ void PostOwnWalk(const HopperProblem& launch, int warpgroup, Posting& posting) {
+  // Of rows past the tile nothing is asked, but some row there must be.
+  const int32_t rows = launch.problem.tile_rows, first_row = min(warpgroup * 64, rows - 1);
+  posting.own[warpgroup] =
+      PartOf(posting.walk, posting.work, first_row, min(64, rows - first_row), Config::kTileKv);
+}
+
 // Draws the launch's row tiles, no sooner than there is room, and posts them ahead of those who work on
 // them; writes the output of those that are done. By one warp.
 template <class Config>
@@ -44,6 +53,10 @@ __device__ void Schedule(const HopperProblem& launch, Shared<Config>& shared) {
     if (end != INT32_MAX) continue;  // all are posted, the last are still to be written
     if (lane == 0) Post<Config>(launch, step == 0 ? blockIdx.x : Draw(launch), posting);
     __syncwarp();
+    if constexpr (Config::kOwnWalks) {
+      if (lane < Config::kConsumers && posting.valid) PostOwnWalk<Config>(launch, lane, posting);
+      __syncwarp();
+    }
     if (lane == 0) ptx::Arrive(shared.posting_full[at.index]);
     if (!posting.valid) end = Config::kStagesOutput ? step + Config::kPostings : step + 1;
   }

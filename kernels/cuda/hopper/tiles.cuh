@@ -30,11 +30,14 @@ struct alignas(1024) SlabTile {
   }
 };
 
+inline constexpr int kMaxConsumers = 3;
+
 // What the scheduler tells the others about a row tile.
 struct Posting {
   BlockWork work;
-  KeyWalk walk;  // at least one tile
-  bool valid;    // false: there are no more row tiles
+  KeyWalk walk;                // at least one tile
+  KeyWalk own[kMaxConsumers];  // with kOwnWalks: a consumer warpgroup's part of it (PartOf)
+  bool valid;                  // false: there are no more row tiles
   // The inspector's word to the epilogue: keys whose V it has cleared although some row may see them.
   int32_t spoilt_begin, spoilt_end;
 
