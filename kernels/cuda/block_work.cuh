@@ -116,10 +116,12 @@ struct KeyWalk {
   }
 };
 
-__host__ __device__ inline KeyWalk WalkOf(const BlockWork& work, int32_t tile_rows, int32_t tile_kv) {
+// Of `num_rows` rows from `first_row` on.
+__host__ __device__ inline KeyWalk WalkOf(const BlockWork& work, int32_t first_row, int32_t num_rows,
+                                          int32_t tile_kv) {
   const DeviceSequence& s = work.sequence;
-  const int32_t first_query = work.Query(work.first_row);
-  const int32_t last_query = work.Query(work.first_row + tile_rows - 1);
+  const int32_t first_query = work.Query(first_row);
+  const int32_t last_query = work.Query(first_row + num_rows - 1);
   // Keys that the window shows to some row,
   const int32_t begin = Max(first_query + s.first_shift, 0);
   const int32_t end = Min(last_query + s.last_shift + 1, s.kv_len);
@@ -134,6 +136,23 @@ __host__ __device__ inline KeyWalk WalkOf(const BlockWork& work, int32_t tile_ro
   walk.full_end_tile = full_end / tile_kv;
   if (walk.full_first_tile >= walk.full_end_tile) walk.full_first_tile = walk.full_end_tile = walk.first_tile;
   return walk;
+}
+
+// Of the rows of a tile.
+__host__ __device__ inline KeyWalk WalkOf(const BlockWork& work, int32_t tile_rows, int32_t tile_kv) {
+  return WalkOf(work, work.first_row, tile_rows, tile_kv);
+}
+
+// The part of a tile's walk that its `num_rows` rows from `first_row` of the tile on need: without the last
+// tile of keys, or the first, where these show them nothing. At least one tile.
+__host__ __device__ inline KeyWalk PartOf(const KeyWalk& walk, const BlockWork& work, int32_t first_row,
+                                          int32_t num_rows, int32_t tile_kv) {
+  KeyWalk part = WalkOf(work, work.first_row + first_row, num_rows, tile_kv);
+  if (part.first_tile >= part.end_tile)
+    return {walk.first_tile, walk.end_tile, walk.first_tile, walk.first_tile};
+  part.first_tile = Min(part.first_tile, walk.first_tile + 1);
+  part.end_tile = Max(part.end_tile, walk.end_tile - 1);
+  return part;
 }
 
 }  // namespace tessera::kernels::cuda

@@ -7,7 +7,6 @@
 #include "kernels/cuda/device_problem.h"
 #include "kernels/cuda/fused_kernel.h"
 #include "kernels/cuda/hopper/hopper_launch.h"
-#include "kernels/cuda/hopper/hopper_problem.h"
 #include "kernels/cuda/row_tiling.h"
 
 namespace tessera::kernels::cuda {
@@ -189,7 +188,7 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
   choice.workspace_bytes = TableBytes(problem);
   const bool is_hopper = kernel->family == KernelFamily::kHopper;
   choice.walked_bytes = is_hopper ? hopper::WalkedBytes(problem, traits) : traits.l2_bytes / kL2Share;
-  choice.held_tiles = is_hopper ? hopper::kPostings + 1 : 1;
+  choice.held_tiles = kernel->held_tiles;
   return choice;
 }
 

@@ -30,13 +30,14 @@ struct FusedKernel {
   KernelFamily family;
   Logits logits;
   int32_t head_dim_qk, head_dim_v;  // serves head dims up to these
-  // What a multiprocessor takes for a tile of keys, and besides for a tile of rows: measured, in microseconds.
-  // Only compared between kernels of equal head dims; 0 where there is nothing to choose.
+  // What a multiprocessor takes for a tile of keys, and besides for a tile of rows: measured, in
+  // microseconds. Only compared between kernels of equal head dims; 0 where there is nothing to choose.
   float key_tile_us, row_tile_us;
   int32_t tile_q, tile_kv, stages;
   int32_t threads;
   int32_t shared_memory_bytes;
   int32_t blocks_per_multiprocessor;
+  int32_t held_tiles = 1;  // of rows, that are a block's at any time, the one it works on included
 };
 
 // The kernels for one input dtype, by rising head dims and then in order of preference.

@@ -221,6 +221,32 @@ class KeyWalkTest : public testing::TestWithParam<WindowCase> {
       }
     }
   }
+
+  // Whatever a part leaves out or calls full must be so for each of its rows.
+  static void CheckPart(const BlockWork& work, int32_t first_row, int32_t rows, int32_t tile_rows,
+                        int32_t tile_kv) {
+    KeyWalk walk = WalkOf(work, tile_rows, tile_kv);
+    walk.end_tile = std::max(walk.end_tile, walk.first_tile + 1);
+    const KeyWalk part = PartOf(walk, work, first_row, rows, tile_kv);
+    ASSERT_LT(part.first_tile, part.end_tile);
+    ASSERT_GE(part.first_tile, walk.first_tile);
+    ASSERT_LE(part.first_tile, walk.first_tile + 1);
+    ASSERT_LE(part.end_tile, walk.end_tile);
+    ASSERT_GE(part.end_tile, walk.end_tile - 1);
+    const int32_t first = work.Query(work.first_row + first_row);
+    const int32_t last = work.Query(work.first_row + first_row + rows - 1);
+    for (int32_t tile = walk.first_tile; tile < walk.end_tile; ++tile) {
+      bool some = false, all = true;
+      for (int32_t key = tile * tile_kv; key < (tile + 1) * tile_kv; ++key) {
+        for (int32_t query = first; query <= last; ++query) {
+          some |= Sees(query, key);
+          all &= Sees(query, key);
+        }
+      }
+      ASSERT_TRUE((tile >= part.first_tile && tile < part.end_tile) || !some) << "tile " << tile;
+      ASSERT_TRUE(!part.IsFull(tile) || all) << "tile " << tile;
+    }
+  }
 };
 
 TEST_P(KeyWalkTest, AgreesWithTheDefinitionOfTheWindow) {
@@ -239,6 +265,10 @@ TEST_P(KeyWalkTest, AgreesWithTheDefinitionOfTheWindow) {
         SCOPED_TRACE("rows_per_query " + std::to_string(rows_per_query) + ", tile_kv " +
                      std::to_string(tile_kv) + ", first_row " + std::to_string(work.first_row));
         ASSERT_NO_FATAL_FAILURE(CheckTile(work, tile_rows, tile_kv));
+        for (int32_t first_row = 0; first_row < tile_rows; first_row += 8) {
+          const int32_t rows = std::min(8, tile_rows - first_row);
+          ASSERT_NO_FATAL_FAILURE(CheckPart(work, first_row, rows, tile_rows, tile_kv));
+        }
       }
     }
   }

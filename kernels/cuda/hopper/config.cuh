@@ -21,6 +21,8 @@ struct Config {
   static constexpr int kTileKv = kKeys;
   static constexpr int kStages = kNumStages;
   static constexpr int kQueryStages = kNumQueryStages;
+  // Row tiles that are a block's at any time. The fewer they are, the more evenly a launch ends.
+  static constexpr int kPostings = kQueryStages + 1;
   static constexpr int kThreads = (kConsumers + 1) * 128;
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
   static constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
@@ -28,6 +30,9 @@ struct Config {
   static constexpr bool kStagesOutput = kQueryStages > 1 && kDimV <= kDimQk;
   // Consumers take turns at the tensor cores: while one computes a softmax, another multiplies.
   static constexpr bool kTakeTurns = true;
+  // Each leaves out tiles of keys that are hidden from all its rows. On a diagonal, tiles as wide as the row
+  // tile is high leave nothing out.
+  static constexpr bool kOwnWalks = kTileKv < kTileQ;
   // Log2 of how much a row's largest weight may exceed 1 before accumulators are rescaled.
   static constexpr float kRescaleThreshold = 8;
 };

@@ -24,7 +24,8 @@ FusedKernel Describe(const char* name, void (*function)(HopperProblem), Logits l
           .stages = Config::kStages,
           .threads = Config::kThreads,
           .shared_memory_bytes = sizeof(Shared<Config>),
-          .blocks_per_multiprocessor = 1};
+          .blocks_per_multiprocessor = 1,
+          .held_tiles = Config::kPostings};
 }
 
 }  // namespace tessera::kernels::cuda::hopper

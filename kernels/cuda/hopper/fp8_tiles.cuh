@@ -26,11 +26,14 @@ struct Fp8Config {
   static constexpr int kStages = kNumStages;
   static constexpr int kTransposedStages = kNumTransposedStages;
   static constexpr int kQueryStages = kNumQueryStages;
+  // Row tiles that are a block's at any time. The fewer they are, the more evenly a launch ends.
+  static constexpr int kPostings = kQueryStages + 1;
   static constexpr int kThreads = (kConsumers + 1) * 128;
   static constexpr int kProducerRegisters = 40;
   static constexpr int kConsumerRegisters = 232;
   static constexpr bool kStagesOutput = false;  // queries take half the room
   static constexpr bool kTakeTurns = true;
+  static constexpr bool kOwnWalks = false;
   // P V of so many tiles are summed by the tensor cores. They keep fewer bits than fp32 has and cut off
   // the rest: with values of one sign 1280 keys lose 2%, 2560 keys 4%.
   static constexpr int kChainTiles = 1280 / kTileKv;
@@ -62,8 +65,8 @@ struct Shared<Config> {
   ptx::Barrier k_full[Config::kStages], k_empty[Config::kStages];
   ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
   ptx::Barrier vt_full[Config::kTransposedStages], vt_empty[Config::kTransposedStages];
-  ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
-  alignas(16) std::byte postings[kPostings * sizeof(Posting)];
+  ptx::Barrier posting_full[Config::kPostings], posting_empty[Config::kPostings];
+  alignas(16) std::byte postings[Config::kPostings * sizeof(Posting)];
 
   __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
 };
@@ -78,7 +81,7 @@ __device__ void InitBarriers(Shared<Config>& shared) {
     ptx::InitBarrier(shared.q_empty[stage], kConsumerWarps);
   }
 #pragma unroll
-  for (int slot = 0; slot < kPostings; ++slot) {
+  for (int slot = 0; slot < Config::kPostings; ++slot) {
     ptx::InitBarrier(shared.posting_full[slot], 1);
     ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps);
   }

@@ -48,7 +48,7 @@ class Transposer {
   const DeviceProblem& problem;
   Shared<Config>& shared;
   int part;
-  RingPosition<kPostings> posting_at;
+  RingPosition<Config::kPostings> posting_at;
   RingPosition<Config::kStages> v_at;
   RingPosition<Config::kTransposedStages> vt_at;
 

@@ -45,7 +45,7 @@ __device__ void InitBarriers(Shared<Config>& shared) {
     ptx::InitBarrier(shared.q_empty[stage], Config::kStagesOutput ? 1 : kConsumerWarps);
   }
 #pragma unroll
-  for (int slot = 0; slot < kPostings; ++slot) {
+  for (int slot = 0; slot < Config::kPostings; ++slot) {
     ptx::InitBarrier(shared.posting_full[slot], 1);
     ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps + kInspectorWarps);
   }
@@ -78,6 +78,9 @@ class ConsumerLoop {
     FirstScores();
     for (;;) {
       for (; tile >= first_tile; --tile) InnerStep();
+      if constexpr (Config::kOwnWalks) {
+        if (__any_sync(~0u, skips_first)) SkipKeys();
+      }
       posting.Advance();
       if constexpr (Config::kQueryStages == 1) {  // the next Q is still on its way: finish first
         LastOutput();
@@ -105,8 +108,10 @@ class ConsumerLoop {
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
   RingPosition<Config::kQueryStages> q, output_q;
   RingPosition<Config::kStages> k, v;
-  RingPosition<kPostings> posting, output_posting;
+  RingPosition<Config::kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
+  bool skips_first;        // leaves out the tile before first_tile
+  int values_to_skip = 0;  // tiles
   bool accumulate;
 
   __device__ static Logits MakePolicy(const HopperProblem& launch, Shared<Config>& shared) {
@@ -123,10 +128,16 @@ class ConsumerLoop {
     ptx::Wait(shared.q_full[q.index], q.parity);
     const Posting& row_tile = shared.posting(posting.index);
     if (!row_tile.valid) return false;
-    first_tile = row_tile.walk.first_tile;
-    tile = row_tile.walk.end_tile - 1;
-    full_first_tile = row_tile.walk.full_first_tile;
-    full_end_tile = row_tile.walk.full_end_tile;
+    const KeyWalk& walk = Config::kOwnWalks ? row_tile.own[turns.warpgroup] : row_tile.walk;
+    first_tile = walk.first_tile;
+    tile = walk.end_tile - 1;
+    full_first_tile = walk.full_first_tile;
+    full_end_tile = walk.full_end_tile;
+    if constexpr (Config::kOwnWalks) {
+      // Votes keep these branches uniform to the compiler, and with them places in rings.
+      skips_first = walk.first_tile > row_tile.walk.first_tile;
+      if (__any_sync(~0u, walk.end_tile < row_tile.walk.end_tile)) SkipKeys();
+    }
     logits.Enter(row_tile.work, consumer);
     logits.Load(row_tile.work, consumer, tile);
     return true;
@@ -146,6 +157,24 @@ class ConsumerLoop {
   __device__ void ReleaseValues() {
     Release(shared.v_empty[v.index]);
     v.Advance();
+  }
+  // Of a tile that another warpgroup needs: nobody's turn may be left out. Its values are skipped once those
+  // before them have been used.
+  __device__ void SkipKeys() {
+    ptx::Wait(shared.k_full[k.index], k.parity);  // lest the arrival count for the phase before
+    turns.Await();
+    turns.Pass();
+    Release(shared.k_empty[k.index]);
+    k.Advance();
+    ++values_to_skip;
+  }
+  __device__ void SkipValues() {
+    if constexpr (Config::kOwnWalks) {
+      for (; __any_sync(~0u, values_to_skip > 0); --values_to_skip) {
+        ptx::Wait(shared.v_full[v.index], v.parity);
+        ReleaseValues();
+      }
+    }
   }
   // Whether the window or the end of the keys cuts the tile.
   __device__ bool IsCut() const { return tile < full_first_tile || tile >= full_end_tile; }
@@ -193,6 +222,7 @@ class ConsumerLoop {
     const OutputScales scales = Finished().Finish(consumer, softmax);
     consumer.AwaitAll();
     ReleaseValues();
+    SkipValues();
     turns.Meet();  // lest a warp still multiply by the queries where O is going
     Store(scales);
   }
@@ -200,6 +230,7 @@ class ConsumerLoop {
   __device__ void FirstScores() {
     ptx::Wait(shared.k_full[k.index], k.parity);
     consumer.StartScores(shared, q.index, k.index);
+    SkipValues();
     consumer.AwaitAll();
     ReleaseKeys();
     MakeLogits();
@@ -245,6 +276,7 @@ class ConsumerLoop {
     HideNan();
     consumer.AwaitAll();
     ReleaseValues();
+    SkipValues();
     Store(scales);
     consumer.RoundWeights();
     accumulate = false;
@@ -266,8 +298,6 @@ __device__ void FusedHopper(const HopperProblem& launch) {
     if (launch.store_rows > 0) ptx::PrefetchMap(launch.o);
   }
   __syncthreads();
-  ptx::LetLaterKernelStart();
-  ptx::AwaitEarlierKernels();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     if (threadIdx.x < 32) Produce(launch, shared);

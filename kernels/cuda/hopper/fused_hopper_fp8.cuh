@@ -55,7 +55,7 @@ class Fp8ConsumerLoop {
   RingPosition<Config::kStages> k;
   RingPosition<Config::kTransposedStages> v;
   // Of the row tile whose scores are computed, and of the one whose output is: the same or the one before.
-  RingPosition<kPostings> posting, output_posting;
+  RingPosition<Config::kPostings> posting, output_posting;
   int32_t tile, first_tile, full_first_tile, full_end_tile;
   RunningSums<Config> sums;
 
@@ -175,8 +175,6 @@ __device__ void FusedHopperFp8(const HopperProblem& launch) {
   auto& shared = *reinterpret_cast<Shared<Config>*>(shared_memory);
   if (threadIdx.x == 0) InitBarriers(shared);
   __syncthreads();
-  ptx::LetLaterKernelStart();
-  ptx::AwaitEarlierKernels();
   if (threadIdx.x < 128) {
     ptx::ReleaseRegisters<Config::kProducerRegisters>();
     const int warp = static_cast<int>(threadIdx.x) / 32;

@@ -79,19 +79,11 @@ cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& p
   error = cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                kernel.shared_memory_bytes);
   if (error != cudaSuccess) return error;
-  // The kernel waits for earlier ones itself, once its blocks are set up: they may start while those end.
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(std::min(traits.multiprocessors, num_blocks)));
-  config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
-  config.dynamicSmemBytes = static_cast<size_t>(kernel.shared_memory_bytes);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
   void* arguments[] = {&launch};
-  return cudaLaunchKernelExC(&config, kernel.function, arguments);
+  return cudaLaunchKernel(kernel.function,
+                          dim3(static_cast<unsigned>(std::min(traits.multiprocessors, num_blocks))),
+                          dim3(static_cast<unsigned>(kernel.threads)), arguments,
+                          static_cast<size_t>(kernel.shared_memory_bytes), stream);
 }
 
 }  // namespace tessera::kernels::cuda::hopper

@@ -10,9 +10,6 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// Row tiles that a block has posted for its warps at any time. It draws one more before it waits for room.
-inline constexpr int32_t kPostings = 4;
-
 struct HopperProblem {
   CUtensorMap q, k, v;    // tensor_map.h; read only with use_copy_engine
   CUtensorMap o;          // of boxes of `store_rows` rows; read only where they are not 0

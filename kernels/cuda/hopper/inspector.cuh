@@ -64,7 +64,7 @@ class Inspector {
 
   const DeviceProblem& problem;
   Shared<Config>& shared;
-  RingPosition<kPostings> posting_at;
+  RingPosition<Config::kPostings> posting_at;
   int stage = 0;
   uint32_t parities = 0;  // of v_loaded, whose phases count inspected tiles only; a bit each
 

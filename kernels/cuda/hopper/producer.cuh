@@ -8,45 +8,57 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// Posts row tile `block`, or that there are no more, and returns the next that is drawn. By one thread.
+// The next row tile, or more than there are. A launch draws as often as it has row tiles, failing draws
+// included, and each block takes its first by its number: so the last draw turns the counter back.
+__device__ inline uint32_t Draw(const HopperProblem& launch) {
+  return gridDim.x + atomicInc(launch.next_block, static_cast<uint32_t>(launch.problem.num_blocks()) - 1);
+}
+
+// Posts row tile `block`, or that there are no more. By one thread.
 template <class Config>
-__device__ uint32_t Post(const HopperProblem& launch, uint32_t block, Posting& posting) {
+__device__ void Post(const HopperProblem& launch, uint32_t block, Posting& posting) {
   const DeviceProblem& problem = launch.problem;
   // Unsigned: the last draws go past num_blocks by up to the size of the grid.
-  const auto num_blocks = static_cast<uint32_t>(problem.num_blocks());
-  posting.valid = block < num_blocks;
-  if (!posting.valid) return block;
-  // A launch draws num_blocks times, failing draws included, so that the last draw turns the counter back.
-  const uint32_t next = gridDim.x + atomicInc(launch.next_block, num_blocks - 1);
+  posting.valid = block < static_cast<uint32_t>(problem.num_blocks());
+  if (!posting.valid) return;
   posting.work = FindWork(problem, static_cast<int32_t>(block));
   posting.walk = WalkOf(posting.work, problem.tile_rows, Config::kTileKv);
   // Rows that see no key walk one tile, all hidden: so every row tile has a product to end with.
   posting.walk.end_tile = max(posting.walk.end_tile, posting.walk.first_tile + 1);
   posting.ClearSpoilt();
-  return next;
 }
 
-// Draws the launch's row tiles and posts them, ahead of those who work on them; writes the output of those
-// that are done. By one warp.
+// Adds what consumer warpgroup `warpgroup` walks. By one thread, behind Post.
+template <class Config>
+__device__ void PostOwnWalk(const HopperProblem& launch, int warpgroup, Posting& posting) {
+  // Of rows past the tile nothing is asked, but some row there must be.
+  const int32_t rows = launch.problem.tile_rows, first_row = min(warpgroup * 64, rows - 1);
+  posting.own[warpgroup] =
+      PartOf(posting.walk, posting.work, first_row, min(64, rows - first_row), Config::kTileKv);
+}
+
+// Draws the launch's row tiles, no sooner than there is room, and posts them ahead of those who work on
+// them; writes the output of those that are done. By one warp.
 template <class Config>
 __device__ void Schedule(const HopperProblem& launch, Shared<Config>& shared) {
-  const bool leads = threadIdx.x % 32 == 0;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
   OutputWriter<Config> writer(launch, shared);
-  RingPosition<kPostings> at;
-  uint32_t block = blockIdx.x;
+  RingPosition<Config::kPostings> at;
   for (int32_t step = 0, end = INT32_MAX; step < end; ++step, at.Advance()) {
     ptx::Wait(shared.posting_empty[at.index], at.parity ^ 1);
     Posting& posting = shared.posting(at.index);
     if constexpr (Config::kStagesOutput) {
-      if (step >= kPostings) writer.Write(posting);
+      if (step >= Config::kPostings) writer.Write(posting);
     }
     if (end != INT32_MAX) continue;  // all are posted, the last are still to be written
-    if (leads) {
-      block = Post<Config>(launch, block, posting);
-      ptx::Arrive(shared.posting_full[at.index]);
-    }
+    if (lane == 0) Post<Config>(launch, step == 0 ? blockIdx.x : Draw(launch), posting);
     __syncwarp();
-    if (!posting.valid) end = Config::kStagesOutput ? step + kPostings : step + 1;
+    if constexpr (Config::kOwnWalks) {
+      if (lane < Config::kConsumers && posting.valid) PostOwnWalk<Config>(launch, lane, posting);
+      __syncwarp();
+    }
+    if (lane == 0) ptx::Arrive(shared.posting_full[at.index]);
+    if (!posting.valid) end = Config::kStagesOutput ? step + Config::kPostings : step + 1;
   }
 }
 
@@ -78,7 +90,7 @@ class Producer {
  private:
   Shared<Config>& shared;
   Loader loader;
-  RingPosition<kPostings> posting_at;
+  RingPosition<Config::kPostings> posting_at;
   RingPosition<Config::kQueryStages> q_at;
   RingPosition<Config::kStages> k_at, v_at;
 

@@ -130,16 +130,6 @@ __device__ inline uint32_t MultiplyAddPair(__half, uint32_t a, uint32_t b, uint3
   return d;
 }
 
-// griddepcontrol.wait: until the kernels that this one may overlap with have ended and their writes are
-// visible.
-__device__ inline void AwaitEarlierKernels() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
-// griddepcontrol.launch_dependents: a later kernel that may overlap with this one may start where there is
-// room.
-__device__ inline void LetLaterKernelStart() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
 // prefetch.tensormap
 __device__ inline void PrefetchMap(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");

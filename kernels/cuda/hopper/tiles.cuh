@@ -30,11 +30,14 @@ struct alignas(1024) SlabTile {
   }
 };
 
+inline constexpr int kMaxConsumers = 3;
+
 // What the scheduler tells the others about a row tile.
 struct Posting {
   BlockWork work;
-  KeyWalk walk;  // at least one tile
-  bool valid;    // false: there are no more row tiles
+  KeyWalk walk;                // at least one tile
+  KeyWalk own[kMaxConsumers];  // with kOwnWalks: a consumer warpgroup's part of it (PartOf)
+  bool valid;                  // false: there are no more row tiles
   // The inspector's word to the epilogue: keys whose V it has cleared although some row may see them.
   int32_t spoilt_begin, spoilt_end;
 
@@ -70,8 +73,8 @@ struct Shared {
   ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
   // Tiles of V that the inspector is to see arrive here, and are full once it has.
   ptx::Barrier v_loaded[Config::kStages];
-  ptx::Barrier posting_full[kPostings], posting_empty[kPostings];
-  alignas(16) std::byte postings[kPostings * sizeof(Posting)];
+  ptx::Barrier posting_full[Config::kPostings], posting_empty[Config::kPostings];
+  alignas(16) std::byte postings[Config::kPostings * sizeof(Posting)];
 
   __device__ Posting& posting(int slot) { return reinterpret_cast<Posting*>(postings)[slot]; }
 };
