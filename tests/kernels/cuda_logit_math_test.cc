@@ -35,56 +35,54 @@ TEST(TanhTest, OfInfinityIsOneAndOfNanIsNan) {
   EXPECT_TRUE(std::isnan(Tanh(std::numeric_limits<float>::quiet_NaN())));
 }
 
-// How far the logits of a pair of scores are off, relative to themselves.
-double PairError(const SoftCapQuotient& quotient, float scale, float softcap, float first, float second) {
-  float pair[2] = {first, second}, inverse[2];
-  quotient.Divide(pair, inverse, quotient.bound);
+constexpr float kSlope = -60;
+
+// How far a slope's multiples by sigmoids are off for any of the scores, in units of the slope.
+double SigmoidsError(const float (&scores)[4], float steepness) {
+  float x[4], slopes[4];
+  ScaledSigmoids(scores, steepness, kSlope, x, slopes);
   double worst = 0;
-  for (int i = 0; i < 2; ++i) {
-    const double score = i == 0 ? first : second;
-    const double expected = softcap * std::tanh(score * scale / softcap) * 1.4426950408889634;
-    worst = std::fmax(worst, std::fabs(double{pair[i]} * inverse[i] / expected - 1));
+  for (int i = 0; i < 4; ++i) {
+    const double expected = 1 / (1 + std::exp2(static_cast<double>(scores[i]) * steepness));
+    const double found = static_cast<double>(slopes[i]) * x[i] / kSlope;
+    if (!(std::fabs(found - expected) <= worst)) worst = std::fabs(found - expected);  // NaN stays
   }
   return worst;
 }
 
-TEST(SoftCapQuotientTest, KeepsTanhsErrorForEveryScore) {
+TEST(ScaledSigmoidsTest, KeepTheirErrorBesideAnyOthers) {
   constexpr float kHuge = 1e30f;
-  for (float softcap : {0.001f, 1.5f, 30.0f, 80.0f}) {
-    for (float inner : {1.1e-4f, 3e-3f, 1.0f, 9e3f}) {
-      const float scale = inner * softcap;
-      ASSERT_TRUE(SoftCapQuotient::Holds(scale, softcap));
-      const SoftCapQuotient quotient = SoftCapQuotient::Of(scale, softcap);
-      double worst = 0;
-      for (int i = 1; i < 100000; ++i) {
-        const float score = static_cast<float>(i) * 1e-4f / inner;
-        for (float other : {-kHuge, -1e-3f * score, 2 / inner}) {
-          worst = std::fmax(worst, PairError(quotient, scale, softcap, score, other));
-        }
+  for (float steepness : {1e-4f, 0.3f, 2.0f, 9e3f}) {
+    for (int i = -20000; i <= 20000; ++i) {
+      const float score = static_cast<float>(i) * 2e-3f / steepness;
+      for (float other : {-kHuge, kHuge, -1e-3f * score, 2 / steepness}) {
+        ASSERT_LT(SigmoidsError({score, other, other, score}, steepness), double{kSigmoidError})
+            << score << " " << other << " " << steepness;
+        ASSERT_LT(SigmoidsError({other, other, score, -other}, steepness), double{kSigmoidError})
+            << score << " " << other << " " << steepness;
       }
-      EXPECT_LT(worst, double{kTanhError} + 5e-7) << softcap << " " << inner;
     }
   }
 }
 
-TEST(SoftCapQuotientTest, OfInfinityIsTheSoftCapAndOfNanIsNan) {
+TEST(ScaledSigmoidsTest, OfInfinityAreNoneAndTheSlope) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const SoftCapQuotient quotient = SoftCapQuotient::Of(0.125f, 30);
-  float pair[2] = {kInfinity, -kInfinity}, inverse[2];
-  quotient.Divide(pair, inverse, quotient.bound);
-  EXPECT_NEAR(pair[0] * inverse[0], 43.280851, 2e-4);
-  EXPECT_NEAR(pair[1] * inverse[1], -43.280851, 2e-4);
-  pair[0] = std::numeric_limits<float>::quiet_NaN();
-  pair[1] = 1;
-  quotient.Divide(pair, inverse, quotient.bound);
-  EXPECT_TRUE(std::isnan(pair[0] * inverse[0]));
+  EXPECT_LT(SigmoidsError({kInfinity, -kInfinity, -kInfinity, kInfinity}, 0.125f), double{kSigmoidError});
+  EXPECT_LT(SigmoidsError({kInfinity, kInfinity, kInfinity, kInfinity}, 0.125f), double{kSigmoidError});
 }
 
-TEST(SoftCapQuotientTest, HoldsOnlyWhereCoefficientsAreNormal) {
-  EXPECT_FALSE(SoftCapQuotient::Holds(1e-6f, 1));
-  EXPECT_FALSE(SoftCapQuotient::Holds(1e6f, 1));
-  EXPECT_FALSE(SoftCapQuotient::Holds(1, 1e5f));
-  EXPECT_FALSE(SoftCapQuotient::Holds(0.125f, 0));
+TEST(ScaledSigmoidsTest, NanShows) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (float other : {-1e30f, -2.0f, 1e30f}) {
+    for (int at = 0; at < 4; ++at) {
+      float scores[4] = {other, 1, other, 3}, x[4], slopes[4];
+      scores[at] = kNan;
+      ScaledSigmoids(scores, 0.125f, kSlope, x, slopes);
+      bool shows = false;
+      for (int i = 0; i < 4; ++i) shows |= std::isnan(slopes[i] * x[i]);
+      EXPECT_TRUE(shows) << other << " " << at;
+    }
+  }
 }
 
 TEST(LinearBiasTest, IsMinusTheDistanceOnEitherSideOfTheDiagonal) {

@@ -117,8 +117,6 @@ class ConsumerLoop {
   __device__ static Logits MakePolicy(const HopperProblem& launch, Shared<Config>& shared) {
     if constexpr (requires { typename Logits::Storage; }) {
       return Logits(launch.problem, shared.logits);
-    } else if constexpr (Logits::kBounded) {
-      return Logits(launch);
     } else {
       return Logits(launch.problem);
     }
@@ -190,7 +188,7 @@ class ConsumerLoop {
   __device__ float2 MakeWeights() {
     if constexpr (Logits::kBounded) {
       // The vote makes the branch uniform to the compiler.
-      if (__all_sync(~0u, logits.Holds() && softmax.Begun() && !IsCut())) {
+      if (__all_sync(~0u, logits.IsSmooth() && softmax.Begun() && !IsCut())) {
         return softmax.UpdateBounded(consumer, logits);
       }
     }

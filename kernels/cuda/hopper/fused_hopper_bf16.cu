@@ -12,8 +12,8 @@ namespace hopper {
 namespace {
 
 using D64 = Config<__nv_bfloat16, 64, 64, 3, 128, 3, 2>;
-using D64Alibi = Config<__nv_bfloat16, 64, 64, 3, 112, 3, 2, AlibiLogits>;
-using D64Softcap = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2, SoftCapLogits>;
+using D64Alibi = Config<__nv_bfloat16, 64, 64, 3, 128, 3, 2, AlibiLogits>;
+using D64Softcap = Config<__nv_bfloat16, 64, 64, 3, 112, 3, 2, SoftCapLogits>;
 using D64Mask = Config<__nv_bfloat16, 64, 64, 3, 96, 3, 2, DenseMaskLogits>;
 using D64Any = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 2, AnyLogits>;
 using D64Short = Config<__nv_bfloat16, 64, 64, 2, 128, 3, 3>;
@@ -26,9 +26,7 @@ using D192V128 = Config<__nv_bfloat16, 192, 128, 2, 128, 2, 1>;
 using D192 = Config<__nv_bfloat16, 192, 192, 2, 112, 2, 1>;
 template <template <class> class LogitPolicy = PlainLogits>
 using D256 = Config<__nv_bfloat16, 256, 256, 2, 64, 2, 1, LogitPolicy>;
-// Soft-cap and ALiBi gain from more keys a tile what plain logits lose by them at short lengths.
-template <template <class> class LogitPolicy>
-using D256Wide = Config<__nv_bfloat16, 256, 256, 2, 80, 2, 1, LogitPolicy>;
+using D256Alibi = Config<__nv_bfloat16, 256, 256, 2, 80, 2, 1, AlibiLogits>;
 
 }  // namespace
 
@@ -114,14 +112,14 @@ __global__ void __launch_bounds__(D256<>::kThreads, 1)
   FusedHopper<D256<>>(launch);
 }
 
-__global__ void __launch_bounds__(D256Wide<SoftCapLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D256<SoftCapLogits>::kThreads, 1)
     tessera_hopper_bf16_d256_softcap(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D256Wide<SoftCapLogits>>(launch);
+  FusedHopper<D256<SoftCapLogits>>(launch);
 }
 
-__global__ void __launch_bounds__(D256Wide<AlibiLogits>::kThreads, 1)
+__global__ void __launch_bounds__(D256Alibi::kThreads, 1)
     tessera_hopper_bf16_d256_alibi(const __grid_constant__ HopperProblem launch) {
-  FusedHopper<D256Wide<AlibiLogits>>(launch);
+  FusedHopper<D256Alibi>(launch);
 }
 
 __global__ void __launch_bounds__(D256<DenseMaskLogits>::kThreads, 1)
@@ -161,10 +159,9 @@ FusedKernels HopperBf16Kernels() {
       Describe<D192V128>("tessera_hopper_bf16_d192_128", tessera_hopper_bf16_d192_128, Logits::kPlain),
       Describe<D192>("tessera_hopper_bf16_d192", tessera_hopper_bf16_d192, Logits::kPlain),
       Describe<D256<>>("tessera_hopper_bf16_d256", tessera_hopper_bf16_d256, Logits::kPlain),
-      Describe<D256Wide<SoftCapLogits>>("tessera_hopper_bf16_d256_softcap", tessera_hopper_bf16_d256_softcap,
-                                        Logits::kSoftCap),
-      Describe<D256Wide<AlibiLogits>>("tessera_hopper_bf16_d256_alibi", tessera_hopper_bf16_d256_alibi,
-                                      Logits::kAlibi),
+      Describe<D256<SoftCapLogits>>("tessera_hopper_bf16_d256_softcap", tessera_hopper_bf16_d256_softcap,
+                                    Logits::kSoftCap),
+      Describe<D256Alibi>("tessera_hopper_bf16_d256_alibi", tessera_hopper_bf16_d256_alibi, Logits::kAlibi),
       Describe<D256<DenseMaskLogits>>("tessera_hopper_bf16_d256_mask", tessera_hopper_bf16_d256_mask,
                                       Logits::kDenseMask),
       Describe<D256<AnyLogits>>("tessera_hopper_bf16_d256_any", tessera_hopper_bf16_d256_any, Logits::kAny),

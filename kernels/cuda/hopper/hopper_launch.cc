@@ -60,8 +60,6 @@ cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& p
       MakeDeviceProblem(problem, tiling, WalkedBytes(problem, traits), workspace, stream, &launch.problem);
   const int32_t num_blocks = launch.problem.num_blocks();
   if (error != cudaSuccess || num_blocks == 0) return error;
-  launch.softcap_holds = SoftCapQuotient::Holds(problem.scale, problem.softcap);
-  if (launch.softcap_holds) launch.softcap = SoftCapQuotient::Of(problem.scale, problem.softcap);
   launch.use_copy_engine = CanMapInputs(problem);
   if (launch.use_copy_engine) {
     error = MapQuery(problem, tiling, &launch.q);

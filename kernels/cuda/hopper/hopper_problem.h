@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "kernels/cuda/device_problem.h"
-#include "kernels/cuda/hopper/logit_math.h"
 
 namespace tessera::kernels::cuda::hopper {
 
@@ -17,8 +16,6 @@ struct HopperProblem {
   bool use_copy_engine;   // Q, K and V are read through their maps; else element by element
   int32_t store_rows;     // rows of O that are stored through its map at once; 0: none are
   uint32_t* next_block;   // the launch's counter of drawn row tiles: 0 before and after
-  bool softcap_holds;     // `softcap` is filled in
-  SoftCapQuotient softcap;
 };
 
 }  // namespace tessera::kernels::cuda::hopper

@@ -36,60 +36,54 @@ __host__ __device__ inline float ClampMagnitude(float x, float bound) {
 // by 5e-4.
 inline constexpr float kTanhBound = 7.0f;
 inline constexpr float kTanhError = 1.5e-6f;
-struct TanhFit {
-  float p[4] = {0.999998978f, 0.123222446f, 2.29324105e-3f, 3.99648013e-6f};
-  float q[4] = {1, 0.456548096f, 2.11523710e-2f, 1.43999739e-4f};
-};
 __host__ __device__ inline float Tanh(float x) {
-  constexpr TanhFit kFit;
   const float t = ClampMagnitude(x, kTanhBound);
   const float z = t * t;
-  const float p = fmaf(fmaf(fmaf(kFit.p[3], z, kFit.p[2]), z, kFit.p[1]), z, kFit.p[0]);
-  const float q = fmaf(fmaf(fmaf(kFit.q[3], z, kFit.q[2]), z, kFit.q[1]), z, kFit.q[0]);
+  const float p = fmaf(fmaf(fmaf(3.99648013e-6f, z, 2.29324105e-3f), z, 0.123222446f), z, 0.999998978f);
+  const float q = fmaf(fmaf(fmaf(1.43999739e-4f, z, 2.11523710e-2f), z, 0.456548096f), z, 1.0f);
   return t * p * Reciprocal(q);
 }
 
-// softcap log2(e) tanh(score scale / softcap), Tanh's quotient with all factors folded into its coefficients.
-// To be kept where instructions read it in place: operands from registers wait for those of the matrix
-// products.
-struct SoftCapQuotient {
-  float bound;       // of |score|
-  float p[4], q[3];  // q without the first, which is 1
+__host__ __device__ inline float Exp2(float x) {
+#ifdef __CUDA_ARCH__
+  return ptx::Exp2(x);
+#else
+  return std::exp2(x);
+#endif
+}
 
-  // False: some coefficient is not a normal number, or hardly one. Scale and soft-cap are > 0.
-  static bool Holds(float scale, float softcap) {
-    const float inner = scale / softcap;
-    return inner > 1e-4f && inner < 1e4f && softcap > 1e-4f && softcap < 1e4f;
-  }
-  static SoftCapQuotient Of(float scale, float softcap) {
-    constexpr TanhFit kFit;
-    const double inner = double{scale} / softcap, z = inner * inner;
-    const double outer = inner * softcap * 1.4426950408889634;
-    SoftCapQuotient quotient;
-    quotient.bound = static_cast<float>(kTanhBound / inner);
-    double power = 1;
-    for (int i = 0; i < 4; ++i, power *= z) {
-      quotient.p[i] = static_cast<float>(kFit.p[i] * power * outer);
-      if (i > 0) quotient.q[i - 1] = static_cast<float>(kFit.q[i] * power);
-    }
-    return quotient;
-  }
+// factor * x + addend brought to [0, 1]; NaN becomes 0.
+__host__ __device__ inline float MultiplyAddSaturated(float x, float factor, float addend) {
+#ifdef __CUDA_ARCH__
+  return ptx::MultiplyAddSaturated(x, factor, addend);
+#else
+  return std::fmin(std::fmax(fmaf(x, factor, addend), 0.0f), 1.0f);
+#endif
+}
 
-  // Two scores of a row become numerators, to be multiplied by `inverse`. A multiplication costs less than
-  // one of the special-function unit's instructions, so one reciprocal serves both: a NaN spoils both, as it
-  // does the row. `limit` is bound.
-  __host__ __device__ void Divide(float (&score)[2], float (&inverse)[2], float limit) const {
-    float denominator[2];
-    for (int i = 0; i < 2; ++i) {
-      const float t = ClampMagnitude(score[i], limit), z = t * t;
-      score[i] = t * fmaf(fmaf(fmaf(p[3], z, p[2]), z, p[1]), z, p[0]);
-      denominator[i] = fmaf(fmaf(fmaf(q[2], z, q[1]), z, q[0]), z, 1.0f);
-    }
-    const float both = Reciprocal(denominator[0] * denominator[1]);
-    inverse[0] = both * denominator[1];
-    inverse[1] = both * denominator[0];
+// How far slopes[i] * x[i] of ScaledSigmoids() is off, in units of |slope|.
+inline constexpr float kSigmoidError = 2.5e-7f;
+
+// Factors whose product slopes[i] * x[i] is slope / (1 + 2^(steepness * score[i])): by
+// tanh(x) = 1 - 2 / (1 + e^2x) a soft-capped logit is linear in it, and so takes one more instruction. One
+// reciprocal, of the product of the denominators, serves four scores, which are of one row: a multiplication
+// costs less than one of the special-function unit's instructions. A NaN makes some of the products NaN and
+// the others anything.
+__host__ __device__ inline void ScaledSigmoids(const float (&score)[4], float steepness, float slope,
+                                               float (&x)[4], float (&slopes)[4]) {
+  // Times 2^-31 denominators are at most 1, and the product of four is a normal number; beyond the sigmoid is
+  // 0 to kSigmoidError.
+  constexpr float kUnit = 0x1p-31f;
+  float denominator[4];
+  for (int i = 0; i < 4; ++i) {
+    denominator[i] = MultiplyAddSaturated(Exp2(score[i] * steepness), kUnit, kUnit);
   }
-};
+  const float low = denominator[0] * denominator[1], high = denominator[2] * denominator[3];
+  const float inverse = Reciprocal(low * high) * (slope * kUnit);
+  slopes[0] = slopes[1] = inverse * high;
+  slopes[2] = slopes[3] = inverse * low;
+  for (int i = 0; i < 4; ++i) x[i] = denominator[i ^ 1];
+}
 
 // -slope |diagonal - key| of keys that all lie on one side of the diagonal is linear in the key: slope times
 // (key - diagonal) to its left, the negative of that to its right.

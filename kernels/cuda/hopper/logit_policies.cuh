@@ -2,7 +2,8 @@
 // Config. Each has
 //   kNatural           logits are natural; else to base 2
 //   kShifts            step() and shift() are not 0; threads that share a row may have different shifts
-//   kBounded           logits have a bound(); where nothing is hidden and Holds(), quotient() is they
+//   kBounded           logits have a bound(); where nothing is hidden and IsSmooth(), they are bound()
+//                      plus ScaledSigmoids() of them, steepness() and -2 bound()
 //   Masks(problem)     whether there is a dense mask
 //   Enter(work, c)     a new row tile begins
 //   Load(work, c, t)   and it begins with tile t
@@ -64,11 +65,8 @@ class SoftCapLogits {
  public:
   static constexpr bool kNatural = false, kShifts = false, kBounded = true;
 
-  __device__ explicit SoftCapLogits(const HopperProblem& launch)
-      : inner_(launch.problem.scale / launch.problem.softcap),
-        factor_(launch.problem.softcap * kLog2E),
-        holds_(launch.softcap_holds && factor_ <= kLargestBound),
-        quotient_(launch.softcap) {}
+  __device__ explicit SoftCapLogits(const DeviceProblem& problem)
+      : inner_(problem.scale / problem.softcap), factor_(problem.softcap * kLog2E) {}
 
   __device__ static bool Masks(const DeviceProblem&) { return false; }
   __device__ void Enter(const BlockWork&, const Consumer<Config>&) {}
@@ -79,17 +77,15 @@ class SoftCapLogits {
   __device__ float factor() const { return factor_; }
   __device__ float shift(int) const { return 0; }
 
-  // Of a logit's magnitude.
   __device__ float bound() const { return factor_; }
-  __device__ bool Holds() const { return holds_; }
-  __device__ const SoftCapQuotient& quotient() const { return quotient_; }
+  __device__ float steepness() const { return 2 * kLog2E * inner_; }
+  // Whether sigmoids are accurate enough, and steepness() is finite.
+  __device__ bool IsSmooth() const { return factor_ <= kLargestBound && inner_ <= kLargestInner; }
 
  private:
-  // From -kLargestBound to kLargestBound the softmax can tell weights apart whatever their reference.
-  static constexpr float kLargestBound = 120;
+  // The sigmoids' absolute error counts twice the bound: soft-caps up to 50.
+  static constexpr float kLargestBound = 73, kLargestInner = 1e30f;
   float inner_, factor_;
-  bool holds_;
-  const SoftCapQuotient& quotient_;
 };
 
 // ALiBi and a positive scale, with slope / scale finite times the keys of a tile. In tiles on one side of all

@@ -97,6 +97,13 @@ __device__ inline float Log2(float x) {
   return y;
 }
 
+// fma.rn.ftz.sat: x * y + z brought to [0, 1]; 0 if it is NaN.
+__device__ inline float MultiplyAddSaturated(float x, float y, float z) {
+  float sum;
+  asm("fma.rn.ftz.sat.f32 %0, %1, %2, %3;" : "=f"(sum) : "f"(x), "f"(y), "f"(z));
+  return sum;
+}
+
 // min.NaN.xorsign.abs: min(|x|, |y|) with the sign of x * y; NaN if either is.
 __device__ inline float MinMagnitude(float x, float y) {
   float z;

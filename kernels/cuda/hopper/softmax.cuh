@@ -93,26 +93,29 @@ struct OnlineSoftmax {
   // The same for scores whose logits are bounded (kBounded). Weights cannot overflow, so the maximum need not
   // be known before: it is looked for once a sum has grown.
   __device__ float2 UpdateBounded(Consumer<Config>& consumer, const Logits& logits) {
-    float offset[2], sum[2][2] = {};
+    const float bound = logits.bound(), slope = -2 * bound;
+    float offset[2], top[2], sum[2][2] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      offset[half] = fmaxf(reference[half], logits.bound() - kLargestExponent);
+      offset[half] = fmaxf(reference[half], bound - kLargestExponent);
+      top[half] = bound - offset[half];
     }
-    Pace pace(logits.quotient().bound);
+    Pace pace(logits.steepness());
 #pragma unroll
-    for (int n = 0; n < Config::kTileKv / 8; ++n) {
+    for (int n = 0; n < Config::kTileKv / 8; n += kPaceTiles) {
       pace.Advance();
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        float* const scores = consumer.scores + 4 * n + 2 * half;
-        float pair[2] = {scores[0], scores[1]}, inverse[2];
-        logits.quotient().Divide(pair, inverse, pace.limit);
+        float* const of_half = consumer.scores + 4 * n + 2 * half;
+        const float scores[4] = {of_half[0], of_half[1], of_half[4], of_half[5]};
+        float x[4], slopes[4];
+        ScaledSigmoids(scores, pace.steepness, slope, x, slopes);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          scores[e] = ptx::Exp2(fmaf(pair[e], inverse[e], -offset[half]));
-          sum[half][e] += scores[e];
+        for (int i = 0; i < 4; ++i) {
+          pace.weight = ptx::Exp2(fmaf(slopes[i], x[i], top[half]));
+          sum[half][i % 2] += pace.weight;
+          of_half[i / 2 * 4 + i % 2] = pace.weight;
         }
-        pace.weight = scores[1];
       }
     }
     const float tile_sum[2] = {sum[0][0] + sum[0][1], sum[1][0] + sum[1][1]};
@@ -167,18 +170,19 @@ struct OnlineSoftmax {
     return rescale;
   }
 
-  // Holds an n8 tile of scores back until the weights of the one before the last are there. Else the compiler
+  // Holds a group of scores back until the weights of the group before the last are there. Else the compiler
   // begins with all scores: the special-function unit idles first, and all wait for it in the end. It cannot
-  // know that the limit, which it takes for a result of those weights, is always the same.
+  // know that the steepness, which it takes for a result of those weights, is always the same.
   struct Pace {
-    float bound, limit, weight = 0, weight_before = 0;
+    float first, steepness, weight = 0, weight_before = 0;
 
-    __device__ explicit Pace(float b) : bound(b), limit(b) {}
+    __device__ explicit Pace(float s) : first(s), steepness(s) {}
     __device__ void Advance() {
-      limit = fmaxf(bound, -weight_before);
+      steepness = fmaxf(first, -weight_before);
       weight_before = weight;
     }
   };
+  static constexpr int kPaceTiles = 2;  // n8 tiles of scores to a group
 
   // Sums of a tile's weights of up to 2^kLargestExponent are finite.
   static constexpr float kLargestExponent = 118;
