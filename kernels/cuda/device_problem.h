@@ -69,7 +69,7 @@ struct DeviceProblem {
   // for fp8 logit scales [num_sequences, num_q_heads] and value scales [num_sequences, num_kv_heads], whose
   // rows go by DeviceSequence::number. null: they are in `inline_tables`.
   const std::byte* tables;
-  static constexpr int kInlineBytes = 3584;  // keeps the struct below the 4 KiB that every launch may carry
+  static constexpr int kInlineBytes = 3584;  // of the 32764 that a launch may carry since CUDA 12.1
   alignas(16) std::byte inline_tables[kInlineBytes];
 
   // On the host only while the tables are inline, or have been pointed to host memory.

@@ -57,9 +57,9 @@ Logits LogitsOf(const tessera_attention_problem& p) {
   if (softcap && !(p.softcap < kLargestPlainScale && p.scale / p.softcap < kLargestPlainScale))
     return Logits::kAny;
   // The kernels for ALiBi divide slopes by the scale.
-  if (alibi && !std::all_of(p.alibi_slopes, p.alibi_slopes + p.num_q_heads, [&p](float slope) {
-        return std::abs(slope) < kLargestPlainSlope && p.scale > kSmallestAlibiScale;
-      })) {
+  if (alibi && !(p.scale > kSmallestAlibiScale)) return Logits::kAny;
+  if (alibi && !std::all_of(p.alibi_slopes, p.alibi_slopes + p.num_q_heads,
+                            [](float slope) { return std::abs(slope) < kLargestPlainSlope; })) {
     return Logits::kAny;
   }
   return softcap ? Logits::kSoftCap : alibi ? Logits::kAlibi : Logits::kPlain;

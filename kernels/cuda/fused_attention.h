@@ -34,6 +34,8 @@ FusedChoice ChooseFused(const tessera_attention_problem& problem, const DeviceTr
 
 // Queues the chosen kernel on `stream` of the current device, which must not have been refused. `workspace`:
 // choice.workspace_bytes of device memory, 16-byte aligned. The same problem gives the same bits every time.
+// Not for capture into a CUDA graph: each launch takes a counter that no other under way may share, and at most
+// 4096 may be under way on a device.
 cudaError_t FusedAttention(const tessera_attention_problem& problem, const DeviceTraits& traits,
                            void* workspace, cudaStream_t stream);
 

@@ -7,7 +7,7 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// Launches of a device that may be under way at the same time.
+// Launches of a device that may be under way at the same time. More would share counters and skip row tiles.
 inline constexpr uint32_t kDrawCounters = 4096;
 
 // A counter in memory of the current device: 0, and left at 0 by the launch that it is for. Counters take

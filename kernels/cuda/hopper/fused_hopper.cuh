@@ -75,6 +75,7 @@ class ConsumerLoop {
   __device__ void Run() {
     turns.Begin();
     if (!NextRowTile()) return;
+    BeginRows();
     FirstScores();
     for (;;) {
       for (; tile >= first_tile; --tile) InnerStep();
@@ -85,7 +86,7 @@ class ConsumerLoop {
       if constexpr (Config::kQueryStages == 1) {  // the next Q is still on its way: finish first
         LastOutput();
         if (!NextRowTile()) return;
-        softmax.Reset();
+        BeginRows();
         FirstScores();
       } else {
         if (!NextRowTile()) break;
@@ -98,6 +99,8 @@ class ConsumerLoop {
  private:
   using Logits = typename Config::Logits;
   static constexpr bool kLeavesNan = requires { &Logits::HideNan; };
+  // At the border only its turn proves to a warpgroup that all warps have left the queries where O is going.
+  static_assert(!Config::kStagesOutput || Config::kTakeTurns);
 
   const DeviceProblem& problem;
   Shared<Config>& shared;
@@ -139,6 +142,20 @@ class ConsumerLoop {
     logits.Enter(row_tile.work, consumer);
     logits.Load(row_tile.work, consumer, tile);
     return true;
+  }
+
+  // Past the rows of the tile lie queries of another sequence, or what was in the room before: they must have
+  // no say in how the tile's own rows are computed.
+  __device__ void BeginRows() {
+    softmax.Reset();
+    if constexpr (Logits::kBounded) {
+      const BlockWork& work = shared.posting(posting.index).work;
+      const int32_t rows = min(problem.tile_rows, work.num_rows - work.first_row);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (consumer.Row(half) >= rows) softmax.LeaveOut(half);
+      }
+    }
   }
 
   __device__ void Release(ptx::Barrier& barrier) const {
@@ -269,7 +286,7 @@ class ConsumerLoop {
     StartBoth();
     MakeLogits();
     const OutputScales scales = Finished().Finish(consumer, softmax);
-    softmax.Reset();
+    BeginRows();
     softmax.Update(consumer, logits);
     HideNan();
     consumer.AwaitAll();

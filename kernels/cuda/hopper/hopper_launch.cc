@@ -55,7 +55,8 @@ int64_t WalkedBytes(const tessera_attention_problem& problem, const DeviceTraits
 cudaError_t Launch(const FusedKernel& kernel, const tessera_attention_problem& problem,
                    const RowTiling& tiling, const DeviceTraits& traits, void* workspace,
                    cudaStream_t stream) {
-  HopperProblem launch;
+  static_assert(sizeof(HopperProblem) <= 32764, "a launch's parameters");
+  HopperProblem launch{};
   cudaError_t error =
       MakeDeviceProblem(problem, tiling, WalkedBytes(problem, traits), workspace, stream, &launch.problem);
   const int32_t num_blocks = launch.problem.num_blocks();

@@ -72,10 +72,12 @@ struct OnlineSoftmax {
   // Whether some weight of the last Update, or an earlier one, was NaN.
   __device__ bool SawNan() const { return isnan(row_sum[0] + row_sum[1]); }
 
-  // After a change of the weights that Update has left.
+  // After NaN among the weights that Update has left gave way to other values. Other sums stay as they are, to
+  // the bit, whatever a neighbour's row holds.
   __device__ void SumAnew(const Consumer<Config>& consumer) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      if (!isnan(row_sum[half])) continue;
       float sum = earlier_sum[half];
 #pragma unroll
       for (int n = 0; n < Config::kTileKv / 8; ++n) {
@@ -85,7 +87,10 @@ struct OnlineSoftmax {
     }
   }
 
-  // Whether UpdateBounded may be called: the row has seen a key.
+  // A row that is nobody's, whatever its queries are: it has weights of 0, and holds for begun.
+  __device__ void LeaveOut(int half) { reference[half] = 0x1p126f; }
+
+  // Whether UpdateBounded may be called: the rows have seen a key.
   __device__ bool Begun() const {
     return reference[0] != NegativeInfinity() && reference[1] != NegativeInfinity();
   }
@@ -120,10 +125,14 @@ struct OnlineSoftmax {
     }
     const float tile_sum[2] = {sum[0][0] + sum[0][1], sum[1][0] + sum[1][1]};
     constexpr float kLargestSum = 1 << static_cast<int>(Config::kRescaleThreshold);
-    if (__any_sync(~0u, tile_sum[0] > kLargestSum || tile_sum[1] > kLargestSum || offset[0] != reference[0] ||
-                            offset[1] != reference[1])) {
-      return {MoveReference(consumer, 0, offset[0], tile_sum[0]),
-              MoveReference(consumer, 1, offset[1], tile_sum[1])};
+    bool moves[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      moves[half] = tile_sum[half] > kLargestSum || offset[half] != reference[half];
+    }
+    if (__any_sync(~0u, moves[0] || moves[1])) {
+      return {MoveReference(consumer, 0, moves[0], offset[0], tile_sum[0]),
+              MoveReference(consumer, 1, moves[1], offset[1], tile_sum[1])};
     }
     row_sum[0] += tile_sum[0];
     row_sum[1] += tile_sum[1];
@@ -154,12 +163,16 @@ struct OnlineSoftmax {
   }
 
  private:
-  // Weights of a row's tile that were taken with `offset` for reference, and their sum, join the row. The
-  // reference becomes the largest so far, so that the sums of the next tiles stay small.
-  __device__ float MoveReference(Consumer<Config>& consumer, int half, float offset, float tile_sum) {
+  // Weights of a row's tile that were taken with `offset` for reference, and their sum, join the row. Where one
+  // of its threads `moves`, the reference becomes the largest logit so far, so that the sums of the next tiles
+  // stay small; other rows come out as if this had not been called.
+  __device__ float MoveReference(Consumer<Config>& consumer, int half, bool moves, float offset,
+                                 float tile_sum) {
+    const uint32_t threads_of_row = 0xfu << (consumer.lane & ~3);
+    const bool row_moves = (__ballot_sync(~0u, moves) & threads_of_row) != 0;
     const float before = reference[half];
     const float tile_max = offset + ptx::Log2(RowMax(ThreadMax(consumer.scores, half)));
-    if (tile_max > before) reference[half] = tile_max;
+    if (row_moves && tile_max > before) reference[half] = tile_max;
     const float scale = ptx::Exp2(offset - reference[half]), rescale = ptx::Exp2(before - reference[half]);
 #pragma unroll
     for (int n = 0; n < Config::kTileKv / 8; ++n) {
