@@ -20,6 +20,7 @@ struct Config {
   static constexpr int kTileQ = kConsumers * 64;
   static constexpr int kTileKv = kKeys;
   static constexpr int kStages = kNumStages;
+  static constexpr int kValueStages = kNumStages;
   static constexpr int kQueryStages = kNumQueryStages;
   static constexpr int kThreads = (kConsumers + 1) * 128;
   static constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
