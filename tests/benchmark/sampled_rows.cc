@@ -177,7 +177,7 @@ SampledError CheckSampledRows(const AttentionProblem& p, uint64_t seed) {
   }
   result.rows = static_cast<int64_t>(rows.size());
   result.relative = std::sqrt(total.error2 / total.norm2);
-  const testing::ErrorBounds bounds = testing::BoundsFor(p.q.dtype, p.o.dtype);
+  const testing::ErrorBounds bounds = testing::BoundsFor(p.q.dtype, p.o.dtype, result.rows * p.head_dim_v);
   if (!(result.relative <= Bound(p, bounds.relative)) || !(result.worst_row <= Bound(p, bounds.row))) {
     result.failure =
         absl::StrFormat("relative error %.2e (bound %.1e), worst row %.2e (bound %.1e)", result.relative,

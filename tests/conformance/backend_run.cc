@@ -198,7 +198,7 @@ CaseResult Judge(const ProblemSpec& spec, HostProblem& host, DeviceProblem::Resu
   std::copy(results.lse.begin(), results.lse.end(), host.lse_memory().begin());
 
   const ReferenceResult reference = ComputeReference(p);
-  ErrorBounds bounds = BoundsFor(p.q.dtype, p.o.dtype);
+  ErrorBounds bounds = BoundsFor(p.q.dtype, p.o.dtype, static_cast<int64_t>(reference.o.size()));
   if (!IsUnitNormal(spec)) bounds = WidenToFp32(p, reference, bounds);
   CaseResult result;
   result.error = CompareOutputs(p, reference, ReadOutputs(p), bounds);

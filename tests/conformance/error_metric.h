@@ -33,8 +33,9 @@ struct ErrorBounds {
 };
 
 // The bounds for inputs and outputs of these dtypes, whichever of them allows more; five times as much for a
-// row.
-ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output);
+// row. Those for fp8 hold of many outputs: fewer than a thousand may stray further from what is expected of
+// them, but not so a row's.
+ErrorBounds BoundsFor(tessera_dtype input, tessera_dtype output, int64_t num_outputs);
 
 // `bounds`, widened where plain fp32 arithmetic itself strays on this problem: to twice its error, and for a
 // row by four times what rounding its logits may be expected to do, six standard deviations of it. (One run

@@ -29,7 +29,7 @@ class ErrorMetricTest : public ::testing::Test {
   std::string Failure() const { return Report().failure; }
   ErrorReport Report() const {
     return CompareOutputs(host_.problem(), reference_, outputs_,
-                          BoundsFor(TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP32));
+                          BoundsFor(TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP32, 1000));
   }
   double& O(int64_t query, int64_t head, int64_t d) {
     return outputs_.o[static_cast<size_t>((query * 2 + head) * reference_.dim + d)];
@@ -160,11 +160,22 @@ struct OneKey {
   // What is said of an LSE that is off by `error`.
   std::string Failure(double error) const {
     const ReferenceResult reference = ComputeReference(p);
-    const ErrorBounds bounds = WidenToFp32(p, reference, BoundsFor(TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP32));
+    const ErrorBounds bounds =
+        WidenToFp32(p, reference, BoundsFor(TESSERA_DTYPE_FP32, TESSERA_DTYPE_FP32, 1000));
     return CompareOutputs(p, reference, {.o = reference.o, .lse = {reference.lse[0] + error}}, bounds)
         .failure;
   }
 };
+
+TEST(BoundsForTest, AllowsFewOutputsOfFp8ToStray) {
+  const auto bounds = [](int64_t num_outputs) {
+    return BoundsFor(TESSERA_DTYPE_FP8_E4M3, TESSERA_DTYPE_BF16, num_outputs);
+  };
+  EXPECT_NEAR(bounds(128).relative, 3.59e-2, 1e-4);
+  EXPECT_EQ(bounds(128).row, 5 * 3e-2);
+  EXPECT_EQ(bounds(1000).relative, 3e-2);
+  EXPECT_EQ(BoundsFor(TESSERA_DTYPE_BF16, TESSERA_DTYPE_BF16, 1).relative, 3e-3);
+}
 
 // Terms of 1000 and -999.5: a logit of 0.5 is known to 4 * 2^-24 * 2000, and 1e-5 that any LSE may be off.
 TEST(WidenToFp32Test, AllowsWhatTheLogitsTermsCost) {

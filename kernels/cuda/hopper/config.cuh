@@ -20,6 +20,7 @@ struct Config {
   static constexpr int kTileQ = kConsumers * 64;
   static constexpr int kTileKv = kKeys;
   static constexpr int kStages = kNumStages;
+  static constexpr int kValueStages = kNumStages;
   static constexpr int kQueryStages = kNumQueryStages;
   // Row tiles that are a block's at any time. The fewer they are, the more evenly a launch ends.
   static constexpr int kPostings = kQueryStages + 1;

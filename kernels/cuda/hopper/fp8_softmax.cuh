@@ -25,21 +25,31 @@ struct OnlineSoftmax<Config> {
     }
   }
 
-  // The scores, which `logits` has applied itself to, become P = 2^(logit - reference), or e^ of it where
-  // logits are natural. Returns what the output so far must be multiplied by.
-  __device__ __forceinline__ float2 Update(Consumer<Config>& consumer, const Logits& logits) {
+  // The reference follows the maxima of the scores, which `logits` has applied itself to. Returns what the
+  // output so far must be multiplied by.
+  __device__ __forceinline__ float2 FollowMaxima(const Consumer<Config>& consumer, const Logits& logits) {
     constexpr float kExponent = Config::kWeightExponent / kLog2OfUnit;
+    const float2 maxima = RowMaxima(consumer.scores);
     float rescale[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float tile_max = RowMax(consumer.scores, half);
+      float tile_max = half == 0 ? maxima.x : maxima.y;
       if constexpr (!Logits::kNatural) tile_max *= logits.factor(half);
       const float before = reference[half];
       reference[half] = fmaxf(before, tile_max - kExponent);
       const float moved = before - reference[half];
       rescale[half] = reference[half] == NegativeInfinity() ? 1.0f : ptx::Exp2(moved * kLog2OfUnit);
+      row_sum[half] *= rescale[half];
+    }
+    return {rescale[0], rescale[1]};
+  }
+
+  // Then the scores become P = 2^(logit - reference), or e^ of it where logits are natural.
+  __device__ __forceinline__ void Weigh(Consumer<Config>& consumer, const Logits& logits) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
       const float offset = reference[half] == NegativeInfinity() ? 0.0f : reference[half];
-      float sum[2] = {row_sum[half] * rescale[half], 0};
+      float sum[2] = {row_sum[half], 0};
 #pragma unroll
       for (int n = 0; n < Config::kTileKv / 8; ++n) {
 #pragma unroll
@@ -55,7 +65,6 @@ struct OnlineSoftmax<Config> {
       }
       row_sum[half] = sum[0] + sum[1];
     }
-    return {rescale[0], rescale[1]};
   }
 
   // The reference as a natural logit; 0 for a row that has seen no key.
@@ -74,6 +83,30 @@ struct OnlineSoftmax<Config> {
  private:
   static constexpr float kLog2OfUnit =
       Logits::kNatural ? kLog2E : 1.0f;  // of e to the power of a logit's unit
+
+  // Of both rows. Products of queries and keys have a positive maximum all but always, and positive numbers
+  // compare as integers do, of which one instruction takes three.
+  __device__ static float2 RowMaxima(const float (&scores)[Config::kTileKv / 2]) {
+    if constexpr (!Logits::kNatural) {
+      const int32_t first = PositiveRowMax(scores, 0), second = PositiveRowMax(scores, 1);
+      if (!__any_sync(~0u, first == 0 || second == 0)) {
+        return {__int_as_float(first), __int_as_float(second)};
+      }
+    }
+    return {RowMax(scores, 0), RowMax(scores, 1)};
+  }
+
+  // 0 where there is none above it.
+  __device__ static int32_t PositiveRowMax(const float (&scores)[Config::kTileKv / 2], int half) {
+    int32_t max = 0;
+#pragma unroll
+    for (int n = 0; n < Config::kTileKv / 8; ++n) {
+      const float* const at = scores + 4 * n + 2 * half;
+      max = __vimax3_s32(max, __float_as_int(at[0]), __float_as_int(at[1]));
+    }
+    max = ::max(max, __shfl_xor_sync(~0u, max, 1));
+    return ::max(max, __shfl_xor_sync(~0u, max, 2));
+  }
 
   __device__ static float RowMax(const float (&scores)[Config::kTileKv / 2], int half) {
     float max[2] = {scores[2 * half], scores[2 * half + 1]};

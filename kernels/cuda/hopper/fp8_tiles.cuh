@@ -10,10 +10,11 @@
 
 namespace tessera::kernels::cuda::hopper {
 
-// kDimQk, kDimV: what the head dims are padded to. kNumStages: of K and of V; kNumTransposedStages: of V^T.
+// kDimQk, kDimV: what the head dims are padded to. kNumStages: of K; kNumValueStages: of V, which is only
+// transposed from there; kNumTransposedStages: of V^T.
 // LogitPolicy: one of fp8_logits.cuh.
-template <int kDimQkPadded, int kDimVPadded, int kKeys, int kNumStages, int kNumTransposedStages,
-          int kNumQueryStages, template <class> class LogitPolicy>
+template <int kDimQkPadded, int kDimVPadded, int kKeys, int kNumStages, int kNumValueStages,
+          int kNumTransposedStages, int kNumQueryStages, template <class> class LogitPolicy>
 struct Fp8Config {
   using Element = __nv_fp8_e4m3;
   using Logits = LogitPolicy<Fp8Config>;
@@ -24,6 +25,7 @@ struct Fp8Config {
   static constexpr int kTileQ = kConsumers * 64;
   static constexpr int kTileKv = kKeys;
   static constexpr int kStages = kNumStages;
+  static constexpr int kValueStages = kNumValueStages;
   static constexpr int kTransposedStages = kNumTransposedStages;
   static constexpr int kQueryStages = kNumQueryStages;
   // Row tiles that are a block's at any time. The fewer they are, the more evenly a launch ends.
@@ -54,7 +56,7 @@ struct Shared<Config> {
   using Element = typename Config::Element;
   SlabTile<Element, Config::kTileQ, Config::kDimQk> q[Config::kQueryStages];
   SlabTile<Element, Config::kTileKv, Config::kDimQk> k[Config::kStages];
-  SlabTile<Element, Config::kTileKv, Config::kDimV> v[Config::kStages];
+  SlabTile<Element, Config::kTileKv, Config::kDimV> v[Config::kValueStages];
   // V^T: (kDimV, kTileKv), the keys in the order of the Transposer.
   SlabTile<Element, Config::kDimV, Config::kTileKv> vt[Config::kTransposedStages];
   // By piece of four and thread (fp8_sums.cuh).
@@ -63,7 +65,7 @@ struct Shared<Config> {
   // As in the 16-bit kernels, but V goes to the transposers, and V^T from them to the consumers.
   ptx::Barrier q_full[Config::kQueryStages], q_empty[Config::kQueryStages];
   ptx::Barrier k_full[Config::kStages], k_empty[Config::kStages];
-  ptx::Barrier v_full[Config::kStages], v_empty[Config::kStages];
+  ptx::Barrier v_full[Config::kValueStages], v_empty[Config::kValueStages];
   ptx::Barrier vt_full[Config::kTransposedStages], vt_empty[Config::kTransposedStages];
   ptx::Barrier posting_full[Config::kPostings], posting_empty[Config::kPostings];
   alignas(16) std::byte postings[Config::kPostings * sizeof(Posting)];
@@ -89,6 +91,9 @@ __device__ void InitBarriers(Shared<Config>& shared) {
   for (int stage = 0; stage < Config::kStages; ++stage) {
     ptx::InitBarrier(shared.k_full[stage], 1);
     ptx::InitBarrier(shared.k_empty[stage], kConsumerWarps);
+  }
+#pragma unroll
+  for (int stage = 0; stage < Config::kValueStages; ++stage) {
     ptx::InitBarrier(shared.v_full[stage], 1);
     ptx::InitBarrier(shared.v_empty[stage], kTransposers);
   }

@@ -49,7 +49,7 @@ class Transposer {
   Shared<Config>& shared;
   int part;
   RingPosition<Config::kPostings> posting_at;
-  RingPosition<Config::kStages> v_at;
+  RingPosition<Config::kValueStages> v_at;
   RingPosition<Config::kTransposedStages> vt_at;
 
   // With kClear NaNs become 0, as a hidden key's are to be, whose P is 0; returns whether there were any. The

@@ -8,13 +8,13 @@ namespace tessera::kernels::cuda {
 namespace hopper {
 namespace {
 
-using D64 = Fp8Config<64, 64, 192, 2, 2, 2, Fp8PlainLogits>;
-using D128 = Fp8Config<128, 128, 160, 2, 2, 1, Fp8PlainLogits>;
-using D256 = Fp8Config<256, 256, 96, 2, 2, 1, Fp8PlainLogits>;
+using D64 = Fp8Config<64, 64, 192, 2, 2, 2, 2, Fp8PlainLogits>;
+using D128 = Fp8Config<128, 128, 192, 2, 1, 2, 1, Fp8PlainLogits>;
+using D256 = Fp8Config<256, 256, 96, 2, 2, 2, 1, Fp8PlainLogits>;
 // Narrower: the features take registers.
-using AnyD64 = Fp8Config<64, 64, 128, 2, 2, 2, Fp8AnyLogits>;
-using AnyD128 = Fp8Config<128, 128, 128, 2, 2, 2, Fp8AnyLogits>;
-using AnyD256 = Fp8Config<256, 256, 64, 2, 2, 1, Fp8AnyLogits>;
+using AnyD64 = Fp8Config<64, 64, 128, 2, 2, 2, 2, Fp8AnyLogits>;
+using AnyD128 = Fp8Config<128, 128, 128, 2, 2, 2, 2, Fp8AnyLogits>;
+using AnyD256 = Fp8Config<256, 256, 64, 2, 2, 2, 1, Fp8AnyLogits>;
 
 }  // namespace
 

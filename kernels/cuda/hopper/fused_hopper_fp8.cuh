@@ -45,6 +45,11 @@ class Fp8ConsumerLoop {
   }
 
  private:
+  // Whether the turn passes behind the maxima of the scores: passed with the products before it may let the
+  // warpgroups fall into step, both at their exponentials, then both waiting for products. Natural logits
+  // take so long to make that this keeps them apart.
+  static constexpr bool kPassesLate = !Config::Logits::kNatural;
+
   const DeviceProblem& problem;
   Shared<Config>& shared;
   Consumer<Config> consumer;
@@ -97,7 +102,8 @@ class Fp8ConsumerLoop {
     consumer.AwaitAll();
     ReleaseKeys();
     MakeLogits();
-    softmax.Update(consumer, logits);
+    softmax.FollowMaxima(consumer, logits);
+    softmax.Weigh(consumer, logits);
     consumer.RoundWeights();
     StartRowTile();
   }
@@ -108,9 +114,15 @@ class Fp8ConsumerLoop {
     consumer.StartScores(shared, q.index, k.index);
     ptx::Wait(shared.vt_full[v.index], v.parity);
     consumer.StartOutput(shared, v.index, sums.Continues());
-    turns.Pass();
+    if constexpr (!kPassesLate) turns.Pass();
     consumer.AwaitScores();
     ReleaseKeys();
+  }
+  // Of scores that StartBoth started.
+  __device__ __forceinline__ float2 FollowMaxima() {
+    const float2 rescale = softmax.FollowMaxima(consumer, logits);
+    if constexpr (kPassesLate) turns.Pass();
+    return rescale;
   }
   __device__ void ReleaseValues() {
     Release(shared.vt_empty[v.index]);
@@ -120,7 +132,8 @@ class Fp8ConsumerLoop {
   __device__ __forceinline__ void InnerStep() {
     StartBoth();
     MakeLogits();
-    const float2 rescale = softmax.Update(consumer, logits);
+    const float2 rescale = FollowMaxima();
+    softmax.Weigh(consumer, logits);
     // The branch also keeps the compiler from waiting for the output ahead of the softmax.
     if (__any_sync(~0u, Moves(rescale))) {
       consumer.AwaitAll();
@@ -139,7 +152,8 @@ class Fp8ConsumerLoop {
     MakeLogits();
     const OnlineSoftmax<Config> finished = softmax;
     softmax.Reset();
-    softmax.Update(consumer, logits);
+    FollowMaxima();
+    softmax.Weigh(consumer, logits);
     consumer.AwaitAll();
     ReleaseValues();
     Store(finished);

@@ -92,7 +92,8 @@ class Producer {
   Loader loader;
   RingPosition<Config::kPostings> posting_at;
   RingPosition<Config::kQueryStages> q_at;
-  RingPosition<Config::kStages> k_at, v_at;
+  RingPosition<Config::kStages> k_at;
+  RingPosition<Config::kValueStages> v_at;
 
   __device__ void LoadKeys(const Posting& posting, int32_t tile) {
     ptx::Wait(shared.k_empty[k_at.index], k_at.parity ^ 1);

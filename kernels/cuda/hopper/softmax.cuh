@@ -72,8 +72,8 @@ struct OnlineSoftmax {
   // Whether some weight of the last Update, or an earlier one, was NaN.
   __device__ bool SawNan() const { return isnan(row_sum[0] + row_sum[1]); }
 
-  // After NaN among the weights that Update has left gave way to other values. Other sums stay as they are, to
-  // the bit, whatever a neighbour's row holds.
+  // After NaN among the weights that Update has left gave way to other values. Other sums stay as they are,
+  // to the bit, whatever a neighbour's row holds.
   __device__ void SumAnew(const Consumer<Config>& consumer) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -163,9 +163,9 @@ struct OnlineSoftmax {
   }
 
  private:
-  // Weights of a row's tile that were taken with `offset` for reference, and their sum, join the row. Where one
-  // of its threads `moves`, the reference becomes the largest logit so far, so that the sums of the next tiles
-  // stay small; other rows come out as if this had not been called.
+  // Weights of a row's tile that were taken with `offset` for reference, and their sum, join the row. Where
+  // one of its threads `moves`, the reference becomes the largest logit so far, so that the sums of the next
+  // tiles stay small; other rows come out as if this had not been called.
   __device__ float MoveReference(Consumer<Config>& consumer, int half, bool moves, float offset,
                                  float tile_sum) {
     const uint32_t threads_of_row = 0xfu << (consumer.lane & ~3);
