@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -80,6 +81,17 @@ class DeviceProblem {
     return absl::OkStatus();
   }
 
+  // As before the first run, but for Q, K and V, whose bytes all hold `value`.
+  absl::Status UploadSpoilt(std::byte value, tessera_stream* stream) {
+    for (DeviceTensor& tensor : tensors_) {
+      const std::string_view name = tensor.name;
+      const bool spoil = name == "q" || name == "k" || name == "v";
+      const Bytes spoilt(spoil ? tensor.before.size() : 0, value);
+      TESSERA_RETURN_IF_ERROR(tensor.memory.Upload(spoil ? spoilt : tensor.before, stream));
+    }
+    return absl::OkStatus();
+  }
+
   // o and lse after a run. INTERNAL when it touched an input or a guard.
   struct Results {
     Bytes o, lse;
@@ -143,14 +155,13 @@ absl::StatusOr<Plan> MakeConsistentPlan(Backend& backend, const DeviceProblem& d
   return plan;
 }
 
-// One launch, with a workspace that holds `garbage`.
-absl::StatusOr<DeviceProblem::Results> Launch(Backend& backend, DeviceProblem& device_problem,
-                                              const Plan& plan, std::byte garbage, tessera_stream* stream) {
+// One launch on what has been uploaded, with a workspace that holds `garbage`.
+absl::Status Launch(Backend& backend, const DeviceProblem& device_problem, const Plan& plan,
+                    std::byte garbage, tessera_stream* stream) {
   Device& device = backend.device();
   const auto workspace_bytes = static_cast<size_t>(plan.workspace_bytes);
   TESSERA_ASSIGN_OR_RETURN(GuardedBuffer workspace, GuardedBuffer::Create(device, workspace_bytes, 0));
   TESSERA_RETURN_IF_ERROR(workspace.Upload(Bytes(workspace_bytes, garbage), stream));
-  TESSERA_RETURN_IF_ERROR(device_problem.Upload(stream));
 
   TESSERA_ASSIGN_OR_RETURN(const Event done, Event::Create(device));
   TESSERA_RETURN_IF_ERROR(backend.Enqueue(plan, device_problem.problem(), workspace.data(), stream));
@@ -158,7 +169,22 @@ absl::StatusOr<DeviceProblem::Results> Launch(Backend& backend, DeviceProblem& d
   TESSERA_RETURN_IF_ERROR(device.SynchronizeEvent(done.get()));
 
   const auto scratch = workspace.Download(stream);
-  if (!scratch.ok()) return Prefixed("workspace", scratch.status());
+  return scratch.ok() ? absl::OkStatus() : Prefixed("workspace", scratch.status());
+}
+
+// The garbage in the workspaces of run 0, 1, ..., and of the spoilt runs between them. In tensors: NaN, and
+// numbers that are huge in bf16 and fp16.
+constexpr std::byte kGarbage[] = {std::byte{0xff}, std::byte{0x3e}};
+constexpr std::byte kSpoilt[] = {kPoison, std::byte{0x7b}};
+
+absl::StatusOr<DeviceProblem::Results> Run(Backend& backend, DeviceProblem& device_problem, const Plan& plan,
+                                           int run, tessera_stream* stream) {
+  if (run >= 2) {
+    TESSERA_RETURN_IF_ERROR(device_problem.UploadSpoilt(kSpoilt[run % 2], stream));
+    TESSERA_RETURN_IF_ERROR(Launch(backend, device_problem, plan, kGarbage[run % 2], stream));
+  }
+  TESSERA_RETURN_IF_ERROR(device_problem.Upload(stream));
+  TESSERA_RETURN_IF_ERROR(Launch(backend, device_problem, plan, kGarbage[run % 2], stream));
   return device_problem.Download(stream);
 }
 
@@ -180,8 +206,29 @@ bool WroteElsewhere(const AttentionProblem& p, const Bytes& memory, int64_t toke
 CaseResult Failed(std::string message) {
   return {.verdict = Verdict::kFailed, .message = std::move(message)};
 }
-CaseResult Failed(const char* step, const absl::Status& status) {
+CaseResult Failed(const std::string& step, const absl::Status& status) {
   return Failed(absl::StrCat(step, ": ", status.ToString()));
+}
+
+// Which rows of o differ between run 0 and `run`.
+std::string DescribeDifference(const AttentionProblem& p, const DeviceProblem::Results& first,
+                               const DeviceProblem::Results& again, int run) {
+  const int64_t element = DTypeSize(p.o.dtype), row_bytes = p.head_dim_v * element;
+  int64_t row = 0, differing = 0, first_differing = -1;
+  for (int64_t n = 0; n < p.num_sequences; ++n) {
+    for (int64_t i = 0; i < p.sequences[n].q_len; ++i) {
+      for (int32_t h = 0; h < p.num_q_heads; ++h, ++row) {
+        const int64_t at = ((p.sequences[n].q_begin + i) * p.o.token_stride + h * p.o.head_stride) * element;
+        if (std::equal(first.o.begin() + at, first.o.begin() + at + row_bytes, again.o.begin() + at))
+          continue;
+        if (differing++ == 0) first_differing = row;
+      }
+    }
+  }
+  const std::string what = absl::StrCat("runs 0 and ", run, " of the same problem differ in ", differing,
+                                        " of ", row, " rows of o");
+  return first_differing < 0 ? absl::StrCat(what, ", and in lse")
+                             : absl::StrCat(what, ", first in ", DescribeRow(p, first_differing));
 }
 
 // Holds what the device computed to the reference.
@@ -229,11 +276,13 @@ CaseResult RunCase(Backend& backend, const ProblemSpec& spec, uint64_t seed) {
 
   auto stream = Stream::Create(backend.device());
   if (!stream.ok()) return Failed("CreateStream", stream.status());
-  auto first = Launch(backend, *device_problem, *plan, std::byte{0xff}, stream->get());
+  auto first = Run(backend, *device_problem, *plan, 0, stream->get());
   if (!first.ok()) return Failed("first run", first.status());
-  const auto second = Launch(backend, *device_problem, *plan, std::byte{0x3e}, stream->get());
-  if (!second.ok()) return Failed("second run", second.status());
-  if (*first != *second) return Failed("two runs of the same problem differ");
+  for (int run = 1; run < spec.runs; ++run) {
+    const auto again = Run(backend, *device_problem, *plan, run, stream->get());
+    if (!again.ok()) return Failed(absl::StrCat("run ", run), again.status());
+    if (*first != *again) return Failed(DescribeDifference(host.problem(), *first, *again, run));
+  }
   CaseResult result = Judge(spec, host, *std::move(first));
   result.kernel = plan->kernel;
   return result;

@@ -24,12 +24,12 @@ struct CaseResult {
 };
 
 // Draws the problem from `seed`, takes it through Validate, Supports, MakePlan (without data, then with) and
-// Enqueue on memory of the backend's device, twice, and holds the results to the reference. Fails as well
-// when
+// Enqueue on memory of the backend's device, spec.runs times, and holds the results to the reference. Fails
+// as well when
 // - the backend refuses what its capabilities claim;
 // - plans of equal problems differ;
 // - the run writes outside o, lse and its workspace, to rows of no sequence, or to its inputs;
-// - the two runs, whose workspaces hold different garbage, differ in any bit.
+// - two runs, whose workspaces hold different garbage, differ in any bit.
 CaseResult RunCase(Backend& backend, const ProblemSpec& spec, uint64_t seed);
 
 }  // namespace tessera::testing

@@ -14,8 +14,17 @@ std::vector<ProblemSpec> EdgeCases();
 // windows and alignments, scale, soft-cap, ALiBi, sinks, masks and their broadcasts, LSE.
 std::vector<ProblemSpec> PairwiseCases();
 
-// All of them; names are unique.
+// How tensors and masks may lie in memory: every alignment of a mask's rows that copies may depend on,
+// strides that leave room between aligned rows, rows that are not aligned.
+std::vector<ProblemSpec> MemoryCases();
+
+// All of the above; names are unique.
 std::vector<ProblemSpec> ConformanceGrid();
+
+// For GPUs, besides: problems of several row tiles for each multiprocessor, on the edges of DESIGN 7.17, some
+// run over and over. On a CPU they would take longer than all others, and go through nothing that those do
+// not.
+std::vector<ProblemSpec> ManyTileCases();
 
 // Whether the fp32 bound holds as it stands: unit-normal inputs at the usual scale, head dims up to 256, at
 // most 4096 keys, and no mask that adds to the logits.

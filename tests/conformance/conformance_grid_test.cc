@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/core/dtype.h"
 #include "tests/conformance/case_grid.h"
 #include "tests/conformance/error_metric.h"
 #include "tests/conformance/pairwise.h"
@@ -73,22 +74,50 @@ TEST(ConformanceGridTest, PairsEveryTwoFeatureValues) {
   }
 }
 
-TEST(ConformanceGridTest, NamesAreUnique) {
-  std::set<std::string> names;
-  for (const ProblemSpec& spec : ConformanceGrid()) EXPECT_TRUE(names.insert(spec.name).second) << spec.name;
+std::vector<ProblemSpec> AllCases() {
+  std::vector<ProblemSpec> all = ConformanceGrid();
+  for (ProblemSpec& spec : ManyTileCases()) all.push_back(std::move(spec));
+  return all;
 }
 
-TEST(ConformanceGridTest, EveryProblemIsValid) {
+TEST(ConformanceGridTest, NamesAreUnique) {
+  std::set<std::string> names;
+  for (const ProblemSpec& spec : AllCases()) EXPECT_TRUE(names.insert(spec.name).second) << spec.name;
+}
+
+TEST(ConformanceGridTest, EveryProblemIsValidAndEveryFeatureUsed) {
+  uint32_t features = 0;
   for (const ProblemSpec& spec : ConformanceGrid()) {
+    const HostProblem host = BuildProblem(spec, 1);
+    EXPECT_TRUE(Validate(host.problem()).ok()) << spec.name << ": " << Validate(host.problem());
+    features |= FeaturesOf(host.problem());
+  }
+  EXPECT_EQ(features, static_cast<uint32_t>(TESSERA_FEATURE_ALL));
+}
+
+TEST(ConformanceGridTest, EveryProblemOfManyTilesIsValid) {
+  for (ProblemSpec spec : ManyTileCases()) {
+    spec.head_dim_qk = spec.head_dim_v = 1;  // to draw all numbers would take most of the test's time
     const HostProblem host = BuildProblem(spec, 1);
     EXPECT_TRUE(Validate(host.problem()).ok()) << spec.name << ": " << Validate(host.problem());
   }
 }
 
-TEST(ConformanceGridTest, UsesEveryFeature) {
-  uint32_t features = 0;
-  for (const ProblemSpec& spec : ConformanceGrid()) features |= FeaturesOf(BuildProblem(spec, 1).problem());
-  EXPECT_EQ(features, static_cast<uint32_t>(TESSERA_FEATURE_ALL));
+TEST(ConformanceGridTest, MaskRowsAreAlignedAsSaidAndNoFurther) {
+  for (const ProblemSpec& spec : MemoryCases()) {
+    if (spec.mask.row_alignment == 0) continue;
+    const HostProblem host = BuildProblem(spec, 1);
+    const AttentionProblem& p = host.problem();
+    int64_t strides = 0;
+    for (int64_t n = 0; n < p.num_sequences; ++n) {
+      const Sequence& s = p.sequences[n];
+      EXPECT_GE(s.mask_q_stride, s.kv_len) << spec.name;
+      const auto begin = static_cast<const std::byte*>(s.mask) - host.mask_memory().data();
+      EXPECT_EQ(begin % spec.mask.row_alignment, 0) << spec.name;
+      strides |= (s.mask_q_stride | s.mask_head_stride) * DTypeSize(p.mask_dtype);
+    }
+    EXPECT_EQ(strides & -strides, spec.mask.row_alignment) << spec.name;
+  }
 }
 
 // A feature, how to take it out of a problem, and how much of the grid uses it.

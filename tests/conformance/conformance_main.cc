@@ -7,6 +7,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -66,9 +67,16 @@ void CheckKernel(const Backend& backend, const ProblemSpec& spec, CaseResult& re
   result.message = absl::StrCat("ran on ", result.kernel, ", expected a kernel ", kPrefix, "*");
 }
 
+std::vector<ProblemSpec> CasesFor(Backend& backend) {
+  std::vector<ProblemSpec> cases = ConformanceGrid();
+  if (absl::StartsWith(backend.device().id(), "cpu")) return cases;
+  for (ProblemSpec& spec : ManyTileCases()) cases.push_back(std::move(spec));
+  return cases;
+}
+
 Totals RunGrid(Backend& backend, uint64_t seed, const std::string& filter) {
   Totals totals;
-  for (const ProblemSpec& spec : ConformanceGrid()) {
+  for (const ProblemSpec& spec : CasesFor(backend)) {
     if (spec.name.find(filter) == std::string::npos) continue;
     CaseResult result = RunCase(backend, spec, SeedOf(seed, spec.name));
     CheckKernel(backend, spec, result);
@@ -86,9 +94,9 @@ Totals RunGrid(Backend& backend, uint64_t seed, const std::string& filter) {
         ++totals.run;
     }
     if (result.verdict == Verdict::kPassed && !absl::GetFlag(FLAGS_verbose)) continue;
-    std::printf("%-7s %s: %s (error %.2e, row %.2e, lse %.2e)\n", verdict, spec.name.c_str(),
-                result.message.c_str(), result.error.relative, result.error.worst_row,
-                result.error.worst_lse);
+    std::printf("%-7s %s: %s (error %.2e, row %.2e, lse %.2e) %s\n", verdict, spec.name.c_str(),
+                result.message.c_str(), result.error.relative, result.error.worst_row, result.error.worst_lse,
+                result.kernel.c_str());
   }
   return totals;
 }

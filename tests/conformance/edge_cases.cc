@@ -86,7 +86,8 @@ void EdgeCaseList::AddTileEdges() {
 }
 
 void EdgeCaseList::AddHeads() {
-  constexpr std::pair<int32_t, int32_t> kHeads[] = {{1, 1}, {5, 5}, {2, 1}, {14, 2}, {24, 3}, {32, 1}};
+  constexpr std::pair<int32_t, int32_t> kHeads[] = {{1, 1},  {5, 5}, {2, 1},  {14, 2}, {24, 3},
+                                                    {32, 1}, {9, 1}, {15, 1}, {17, 1}, {71, 1}};
   for (const auto& [q, kv] : kHeads) {
     const std::string heads = "h" + std::to_string(q) + "x" + std::to_string(kv);
     Add(heads + "_q1_k150", {.num_q_heads = q, .num_kv_heads = kv, .sequences = {{1, 150}, {1, 3}}});
@@ -273,6 +274,7 @@ std::vector<ProblemSpec> EdgeCases() {
 std::vector<ProblemSpec> ConformanceGrid() {
   std::vector<ProblemSpec> grid = EdgeCases();
   for (ProblemSpec& spec : PairwiseCases()) grid.push_back(std::move(spec));
+  for (ProblemSpec& spec : MemoryCases()) grid.push_back(std::move(spec));
   return grid;
 }
 

@@ -19,6 +19,11 @@ constexpr int64_t kHeadGap = 3, kTokenGap = 5;  // unused elements of Layout::kG
 constexpr int64_t kScaleGap = 1;                // unused scales after those of each sequence
 constexpr int64_t kHiddenRowPeriod =
     7;  // a mask with queries of its own hides every key of rows 3, 10, 17, ...
+constexpr int64_t kHiddenKeyPeriod =
+    11;                                  // and, for Values::kNanInHiddenKeys, keys 5, 16, 27, ... of all rows
+constexpr int64_t kPaddedRowBytes = 16;  // rows of Layout::kPaddedRows are multiples of this
+
+int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 std::vector<std::byte> PoisonedMemory(int64_t elements, DType dtype) {
   return std::vector<std::byte>(static_cast<size_t>(elements * DTypeSize(dtype)), kPoison);
@@ -97,7 +102,7 @@ class ProblemBuilder {
   struct Strides {
     int64_t token, head, num_elements;
   };
-  Strides StridesOf(int64_t tokens, int64_t longest, int64_t heads, int64_t dim) const {
+  Strides StridesOf(DType dtype, int64_t tokens, int64_t longest, int64_t heads, int64_t dim) const {
     switch (spec_.layout) {
       case Layout::kGapped: {
         const int64_t head_stride = dim + kHeadGap;
@@ -106,6 +111,14 @@ class ProblemBuilder {
       }
       case Layout::kBhsd:
         return {dim, longest * dim, tokens * heads * dim};
+      case Layout::kFusedQkv: {
+        const int64_t token_stride = (spec_.num_q_heads + 2 * spec_.num_kv_heads) * dim;
+        return {token_stride, dim, tokens * token_stride};
+      }
+      case Layout::kPaddedRows: {
+        const int64_t row = RoundUp(dim * DTypeSize(dtype), kPaddedRowBytes) / DTypeSize(dtype);
+        return {heads * row, row, tokens * heads * row};
+      }
       default:
         return {heads * dim, dim, tokens * heads * dim};
     }
@@ -119,16 +132,18 @@ class ProblemBuilder {
   void MakeTensors() {
     const int64_t longest_q = spec_.sequences.empty() ? 0 : LongestQ();
     const int64_t longest_kv = spec_.sequences.empty() ? 0 : LongestKv();
-    const auto q_side = [&](int64_t dim) { return StridesOf(q_tokens_, longest_q, spec_.num_q_heads, dim); };
-    const auto kv_side = [&](int64_t dim) {
-      return StridesOf(kv_tokens_, longest_kv, spec_.num_kv_heads, dim);
+    const auto q_side = [&](DType dtype, int64_t dim, std::vector<std::byte>& memory) {
+      return MakeTensor(dtype, StridesOf(dtype, q_tokens_, longest_q, spec_.num_q_heads, dim), memory);
     };
-    p_.q = MakeTensor(spec_.dtype, q_side(spec_.head_dim_qk), host_.q_);
-    p_.k = MakeTensor(spec_.dtype, kv_side(spec_.head_dim_qk), host_.k_);
-    p_.v = MakeTensor(spec_.dtype, kv_side(spec_.head_dim_v), host_.v_);
-    p_.o = MakeTensor(spec_.OutputDType(), q_side(spec_.head_dim_v), host_.o_);
+    const auto kv_side = [&](DType dtype, int64_t dim, std::vector<std::byte>& memory) {
+      return MakeTensor(dtype, StridesOf(dtype, kv_tokens_, longest_kv, spec_.num_kv_heads, dim), memory);
+    };
+    p_.q = q_side(spec_.dtype, spec_.head_dim_qk, host_.q_);
+    p_.k = kv_side(spec_.dtype, spec_.head_dim_qk, host_.k_);
+    p_.v = kv_side(spec_.dtype, spec_.head_dim_v, host_.v_);
+    p_.o = q_side(spec_.OutputDType(), spec_.head_dim_v, host_.o_);
     if (!spec_.lse) return;
-    const TensorView lse = MakeTensor(TESSERA_DTYPE_FP32, q_side(1), host_.lse_);
+    const TensorView lse = q_side(TESSERA_DTYPE_FP32, 1, host_.lse_);
     p_.lse = {static_cast<float*>(lse.data), lse.num_elements, lse.token_stride, lse.head_stride};
   }
 
@@ -180,10 +195,11 @@ class ProblemBuilder {
     for (Sequence& s : host_.sequences_) {
       const int64_t rows = mask.per_query ? s.q_len : 1, keys = mask.per_key ? s.kv_len : 1;
       s.mask_kv_stride = mask.per_key ? 1 : 0;
-      s.mask_q_stride = mask.per_query ? keys : 0;
-      s.mask_head_stride = mask.per_head ? rows * keys : 0;
+      const int64_t row = MaskRowElements(keys);
+      s.mask_q_stride = mask.per_query ? row : 0;
+      s.mask_head_stride = mask.per_head ? rows * row : 0;
       begins.push_back(elements);
-      elements += (mask.per_head ? spec_.num_q_heads : 1) * rows * keys;
+      elements += (mask.per_head ? spec_.num_q_heads : 1) * rows * row;
     }
     host_.mask_ = PoisonedMemory(elements, mask.dtype);
     for (size_t n = 0; n < begins.size(); ++n) {
@@ -191,6 +207,15 @@ class ProblemBuilder {
       s.mask = host_.mask_.data() + begins[n] * DTypeSize(mask.dtype);
       FillMask(s);
     }
+  }
+
+  // From one row of the mask to the next.
+  int64_t MaskRowElements(int64_t keys) const {
+    const MaskSpec& mask = spec_.mask;
+    if (mask.row_alignment == 0) return keys;
+    const int64_t element = DTypeSize(mask.dtype), bytes = RoundUp(keys * element, mask.row_alignment);
+    const bool is_odd = bytes / mask.row_alignment % 2 != 0;
+    return (is_odd ? bytes : bytes + mask.row_alignment) / element;
   }
 
   void FillMask(const Sequence& s) {
@@ -211,6 +236,8 @@ class ProblemBuilder {
     if (!spec_.mask.per_key && !spec_.mask.per_query) return false;
     if (!spec_.mask.per_query) return j >= s.kv_len - s.kv_len / 3;
     if (i % kHiddenRowPeriod == 3) return true;
+    if (spec_.values == Values::kNanInHiddenKeys && spec_.mask.per_key && j % kHiddenKeyPeriod == 5)
+      return true;
     return spec_.mask.per_key && uniform_(random_) < 1.0 / 3;
   }
 

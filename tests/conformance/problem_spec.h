@@ -18,6 +18,10 @@ enum class Layout {
   kGapped,  // likewise, with unused elements between heads and tokens: no row is aligned
   kBshd,    // (batch, token, head, dim), padded to the longest sequence
   kBhsd,    // (batch, head, token, dim), padded likewise
+  // As kPacked, with the strides of slices of one tensor (token, head of Q, K or V, dim): tokens are apart,
+  // and as aligned as the head dim is. So is o.
+  kFusedQkv,
+  kPaddedRows,  // as kPacked, each row padded to a multiple of 16 bytes
 };
 
 // Where query 0 stands against the keys.
@@ -37,6 +41,8 @@ struct MaskSpec {
   // An additive mask hides by the lowest finite value, as Hugging Face's do, and not by -inf: a row of
   // nothing else then sees all its keys alike.
   bool hides_by_lowest = false;
+  // Rows begin at multiples of this many bytes, and not all at multiples of more. 0: they have no gaps.
+  int64_t row_alignment = 0;
 };
 
 // Unit-normal, but for:
@@ -44,7 +50,7 @@ enum class Values {
   kUnitNormal,
   kHugeLogits,       // Q times 100
   kTinyLogits,       // Q times 1e-4
-  kNanInHiddenKeys,  // K NaN and V Inf in every key that no query sees
+  kNanInHiddenKeys,  // K NaN and V Inf in every key that no query sees; some are hidden by any mask
   kNanInKey,         // one NaN in K, in the middle key of each sequence
   kNanInValue,       // one NaN in V, likewise
   kInfInValue,       // one +Inf in V, likewise
@@ -77,6 +83,9 @@ struct ProblemSpec {
   bool lse = true;
   Values values = Values::kUnitNormal;
   Scales scales = Scales::kOfSequenceAndHead;  // of fp8 inputs
+  // Runs, of which all must come to the same bits. Between the runs after the second, others go through the
+  // same memory whose Q, K and V are all NaN, or all huge.
+  int runs = 2;
 
   tessera_dtype OutputDType() const {
     if (output_dtype != TESSERA_DTYPE_INVALID) return output_dtype;
