@@ -115,6 +115,9 @@ absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
   TESSERA_ASSIGN_OR_RETURN(job.plan, job.backend->MakePlan(request.problem));
   TESSERA_RETURN_IF_ERROR(admission_.CheckWorkspace(*job.backend, job.plan));
 
+  // Before any tensor byte is copied: what is refused in an overload should cost little.
+  TESSERA_RETURN_IF_ERROR(scheduler_.CheckReachable(job));
+
   job.key = LaunchKeyOf(request.problem);
   job.ledger.memory.input = request.input_bytes;
   job.ledger.memory.output = request.output_bytes;
