@@ -117,7 +117,7 @@ unpack_client() {
 }
 
 run_server() {
-  docker run --detach --name "$name" --publish=127.0.0.1::50051 --health-interval=1s \
+  docker run --detach --name "$name" --publish=127.0.0.1::50051 --publish=127.0.0.1::9464 --health-interval=1s \
     --read-only --cap-drop=ALL --security-opt=no-new-privileges --memory=1g --pids-limit=512 \
     "$image" "$@" >/dev/null
   wait_healthy
@@ -188,13 +188,27 @@ END
   pass "attention through the published port, verified, with its ledger"
 }
 
+# metric REGEX: the value of the first series whose name and labels match
+metric() {
+  python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' \
+    "http://$(docker port "$name" 9464/tcp)/metrics" | awk -v regex="^$1" '$0 ~ regex && !seen++ {print $NF}'
+}
+
+check_metrics() {
+  [[ $(metric 'tessera_requests_total{.*backend="cpu_fused",code="OK"') == 1 ]] ||
+    fail "the metrics do not show the request that was served"
+  pass "metrics through the published port"
+}
+
 # A request in flight when SIGTERM comes completes; the server then ends with status 0. The oracle takes
 # seconds over this one.
 check_drain() {
-  make_batch 3000 3000
+  make_batch 5000 5000
   attend cpu_standard fp32 draining &
   local client=$!
-  sleep 1
+  until [[ $(metric tessera_requests_in_flight) == 1 ]]; do
+    kill -0 "$client" 2>/dev/null || fail "the request to drain never was in flight"
+  done
   docker kill --signal=TERM "$name" >/dev/null
   sleep 0.2
   kill -0 "$client" 2>/dev/null || fail "the request to drain was over before SIGTERM came: it must be a larger one"
@@ -222,6 +236,9 @@ check_compose() {
   TESSERA_SERVER=$("${compose[@]}" port server 50051)
   "$work/client/bin/tessera" health >/dev/null
   attend cpu_fused bf16 composed
+  # In the project's network, as `compose run` does it; the totals are the server's own.
+  "${compose[@]}" run --rm load --concurrency=2 --duration=1 --metrics=server:9464 >"$work/last.log" 2>&1 ||
+    fail "the load client of the project: exit status $?"
   "${compose[@]}" stop >>"$work/last.log" 2>&1
   local status
   status=$("${compose[@]}" ps --all --format '{{.ExitCode}}' server)
@@ -229,7 +246,7 @@ check_compose() {
   "${compose[@]}" --profile '*' down --volumes >>"$work/last.log" 2>&1
   [[ -z $(docker ps --all --quiet --filter "label=com.docker.compose.project=$name") ]] ||
     fail "compose down left containers"
-  pass "compose: up, attention, stop with status 0, down"
+  pass "compose: up, attention, a load test, stop with status 0, down"
 }
 
 section "Engine"
@@ -244,6 +261,7 @@ unpack_client
 run_server --threads=2
 check_probe
 check_attention
+check_metrics
 check_confinement
 check_drain
 section "Compose"

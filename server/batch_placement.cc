@@ -62,9 +62,10 @@ void PlaceOnHost(Job& job) {
   job.ledger.time.transfer_in = Microseconds(Clock::now() - begin);
 }
 
-BatchPlacement::BatchPlacement(Device& device, OutputMemory& output_memory)
+BatchPlacement::BatchPlacement(Device& device, OutputMemory& output_memory, kernels::cpu::ThreadPool* copiers)
     : device_(device),
       output_memory_(output_memory),
+      copiers_(copiers),
       tensors_(device, TESSERA_MEMORY_DEVICE, kNoLimit),
       staging_(device, TESSERA_MEMORY_PINNED, kNoLimit) {}
 
@@ -206,15 +207,33 @@ absl::Status BatchPlacement::MoveMasksIn(tessera_stream* stream) {
   return QueueTransfer(masks_, {0, masks_.bytes}, TESSERA_COPY_HOST_TO_DEVICE, stream, transfers_in_);
 }
 
-absl::Status BatchPlacement::MoveIn(const OperandRanges& ranges, tessera_stream* stream) {
+std::vector<BatchPlacement::Piece> BatchPlacement::CutIntoPieces(const OperandRanges& ranges) const {
+  std::vector<Piece> pieces;
   for (const Operand operand : kAllOperands) {
     if (IsOutput(operand) && !outputs_go_in_) continue;
     const ByteRange& range = ranges[operand];
     for (int64_t begin = range.begin; begin < range.end; begin += kPieceBytes) {
-      const ByteRange piece = {begin, std::min(begin + kPieceBytes, range.end)};
-      CopyIn(operand, piece);
-      TESSERA_RETURN_IF_ERROR(
-          QueueTransfer(regions_[operand], piece, TESSERA_COPY_HOST_TO_DEVICE, stream, transfers_in_));
+      pieces.push_back({operand, {begin, std::min(begin + kPieceBytes, range.end)}});
+    }
+  }
+  return pieces;
+}
+
+// As many pieces at a time as there are threads: while they are copied, those before them are on their way.
+absl::Status BatchPlacement::MoveIn(const OperandRanges& ranges, tessera_stream* stream) {
+  const std::vector<Piece> pieces = CutIntoPieces(ranges);
+  const size_t at_a_time = copiers_ == nullptr ? 1 : static_cast<size_t>(copiers_->num_workers());
+  for (size_t begin = 0; begin < pieces.size(); begin += at_a_time) {
+    const size_t end = std::min(begin + at_a_time, pieces.size());
+    if (end - begin == 1) {
+      CopyIn(pieces[begin]);
+    } else {
+      copiers_->ParallelFor(static_cast<int64_t>(end - begin),
+                            [&](int64_t task, int) { CopyIn(pieces[begin + static_cast<size_t>(task)]); });
+    }
+    for (size_t i = begin; i < end; ++i) {
+      TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[pieces[i].operand], pieces[i].range,
+                                            TESSERA_COPY_HOST_TO_DEVICE, stream, transfers_in_));
     }
   }
   return absl::OkStatus();
@@ -224,7 +243,8 @@ bool BatchPlacement::GoesIn(const Job& job, Operand operand) const {
   return !IsOutput(operand) || job.request.has_padding;
 }
 
-void BatchPlacement::CopyIn(Operand operand, const ByteRange& range) {
+void BatchPlacement::CopyIn(const Piece& piece) {
+  const auto& [operand, range] = piece;
   for (size_t j = 0; j < jobs_.size(); ++j) {
     const OperandRef ref = RefOf(jobs_[j]->request.problem, operand);
     if (!ref.wanted || !GoesIn(*jobs_[j], operand)) continue;

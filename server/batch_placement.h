@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/core/arena.h"
+#include "kernels/cpu/thread_pool.h"
 #include "server/job.h"
 #include "server/operand.h"
 #include "server/output_memory.h"
@@ -28,8 +29,8 @@ void PlaceOnHost(Job& job);
 // all is done, HandOver. The parts' ranges cover every operand once. Not thread-safe.
 class BatchPlacement {
  public:
-  // Both outlive it.
-  BatchPlacement(Device& device, OutputMemory& output_memory);
+  // All outlive it. Inputs are copied by the threads of `copiers`; null: by the caller's alone.
+  BatchPlacement(Device& device, OutputMemory& output_memory, kernels::cpu::ThreadPool* copiers);
 
   // Reserves memory for the tensors of `jobs`, one job's after another's, and describes them as one problem.
   // Several jobs must all CanShareLaunch and have equal keys. The problem is valid until the next Reserve;
@@ -72,7 +73,13 @@ class BatchPlacement {
   absl::Status ReserveOutput(int64_t bytes, Region& region);
   std::vector<OutputBytes> OutputsOf(size_t job) const;
   bool GoesIn(const Job& job, Operand operand) const;
-  void CopyIn(Operand operand, const ByteRange& range);
+  // A part of an operand that is copied by one thread and transferred at once.
+  struct Piece {
+    Operand operand;
+    ByteRange range;
+  };
+  std::vector<Piece> CutIntoPieces(const OperandRanges& ranges) const;
+  void CopyIn(const Piece& piece);
   absl::Status QueueTransfer(const Region& region, const ByteRange& range, CopyKind kind,
                              tessera_stream* stream, int64_t& count);
   AttentionProblem MergedProblem();
@@ -81,6 +88,7 @@ class BatchPlacement {
 
   Device& device_;
   OutputMemory& output_memory_;
+  kernels::cpu::ThreadPool* const copiers_;
   Arena tensors_;
   Arena staging_;
   std::vector<Job*> jobs_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backend/core/error.h"
+#include "backend/cpu/host_info.h"
 #include "server/guarded.h"
 
 namespace tessera {
@@ -12,14 +13,16 @@ namespace tessera {
 DeviceExecutor::DeviceExecutor(Device& device, int64_t workspace_limit, Owner& owner)
     : Executor(device, owner),
       workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit),
-      output_memory_(device) {}
+      output_memory_(device),
+      copiers_(std::min(kCopiers, UsableCores())) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> DeviceExecutor::Create(Device& device, int64_t workspace_limit,
                                                                  Owner& owner) {
   std::unique_ptr<DeviceExecutor> executor(new DeviceExecutor(device, workspace_limit, owner));
   TESSERA_ASSIGN_OR_RETURN(executor->streams_, DeviceStreams::Create(device));
   for (int i = 0; i < kSlots; ++i) {
-    TESSERA_ASSIGN_OR_RETURN(auto slot, LaunchSlot::Create(device, executor->output_memory_));
+    TESSERA_ASSIGN_OR_RETURN(auto slot,
+                             LaunchSlot::Create(device, executor->output_memory_, executor->copiers_));
     executor->free_.push_back(slot.get());
     executor->slots_.push_back(std::move(slot));
   }

@@ -12,7 +12,7 @@ HostExecutor::HostExecutor(Device& device, int64_t workspace_limit, Owner& owner
     : Executor(device, owner),
       workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit),
       output_memory_(device),
-      placement_(device, output_memory_) {}
+      placement_(device, output_memory_, /*copiers=*/nullptr) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> HostExecutor::Create(Device& device, int64_t workspace_limit,
                                                                Owner& owner) {

@@ -50,9 +50,11 @@ absl::StatusOr<DeviceStreams> DeviceStreams::Create(Device& device) {
   return streams;
 }
 
-absl::StatusOr<std::unique_ptr<LaunchSlot>> LaunchSlot::Create(Device& device, OutputMemory& output_memory) {
+absl::StatusOr<std::unique_ptr<LaunchSlot>> LaunchSlot::Create(Device& device, OutputMemory& output_memory,
+                                                               kernels::cpu::ThreadPool& copiers) {
   TESSERA_ASSIGN_OR_RETURN(const DeviceInfo info, device.Info());
-  std::unique_ptr<LaunchSlot> slot(new LaunchSlot(device, output_memory, std::max(info.compute_units, 1)));
+  std::unique_ptr<LaunchSlot> slot(
+      new LaunchSlot(device, output_memory, copiers, std::max(info.compute_units, 1)));
   for (Event& fence : slot->fences_) {
     TESSERA_ASSIGN_OR_RETURN(fence, Event::Create(device));
   }

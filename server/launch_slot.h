@@ -27,8 +27,9 @@ struct DeviceStreams {
 // more is queued. Then the slot serves the next launch.
 class LaunchSlot {
  public:
-  // Both outlive it.
-  static absl::StatusOr<std::unique_ptr<LaunchSlot>> Create(Device& device, OutputMemory& output_memory);
+  // All outlive it; `copiers` copy the inputs.
+  static absl::StatusOr<std::unique_ptr<LaunchSlot>> Create(Device& device, OutputMemory& output_memory,
+                                                            kernels::cpu::ThreadPool& copiers);
 
   // Takes the jobs in. `has_company`: other launches are under way on the same streams.
   void Begin(Jobs jobs, bool has_company);
@@ -81,8 +82,9 @@ class LaunchSlot {
     Plan plan{};
   };
 
-  LaunchSlot(Device& device, OutputMemory& output_memory, int64_t compute_units)
-      : device_(device), compute_units_(compute_units), placement_(device, output_memory) {}
+  LaunchSlot(Device& device, OutputMemory& output_memory, kernels::cpu::ThreadPool& copiers,
+             int64_t compute_units)
+      : device_(device), compute_units_(compute_units), placement_(device, output_memory, &copiers) {}
 
   absl::Status PlanWhole();
   void PlanChunks();
