@@ -124,8 +124,8 @@ int Fail(ExitStatus status, const absl::Status& error) {
 
 int Main(int argc, char** argv) {
   KeepFreedMemory();
-  // Distributions build Abseil with its checks on, and gRPC's locks are Abseil's: each would be looked up in a
-  // graph of all, under one lock for the process. Tests keep the check.
+  // Distributions build Abseil with its checks on, and gRPC's locks are Abseil's: each would be looked up in
+  // a graph of all, under one lock for the process. Tests keep the check.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const auto line = ParseCommandLine(argc, argv);
   if (!line.ok()) return Fail(kWrongUsage, line.status());
