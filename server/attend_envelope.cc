@@ -174,6 +174,7 @@ absl::Status MalformedMessage(const std::string& type_name, int64_t bytes) {
 
 absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices, size_t max_payloads) {
   AttendEnvelope envelope;
+  envelope.payload.reserve(3);  // q, k and v
   Cursor cursor(slices);
   const auto malformed = [bytes = cursor.left()] {
     return MalformedMessage(v1::AttendRequest::descriptor()->full_name(), bytes);

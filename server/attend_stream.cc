@@ -52,7 +52,7 @@ void AttendStream::OnReadDone(bool ok) {
     // std::function wants copyable captures.
     auto shared_ticket = std::make_shared<Admission::Ticket>();
     if (ticket.ok()) *shared_ticket = *std::move(ticket);
-    const auto done = [self = shared_from_this(), shared_ticket](Pipeline::Outcome outcome) {
+    const auto done = [self = shared_from_this(), shared_ticket](Pipeline::Outcome&& outcome) {
       self->OnOutcome(std::move(outcome), std::move(*shared_ticket));
     };
     if (ticket.ok()) {
@@ -64,7 +64,7 @@ void AttendStream::OnReadDone(bool ok) {
   Advance();
 }
 
-void AttendStream::OnOutcome(Pipeline::Outcome outcome, Admission::Ticket ticket) {
+void AttendStream::OnOutcome(Pipeline::Outcome&& outcome, Admission::Ticket ticket) {
   if (!outcome.status.ok()) outcome.reply = SerializeMessage(EncodeFailure(outcome.id, outcome.status));
   {
     std::lock_guard lock(mutex_);

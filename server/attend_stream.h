@@ -40,7 +40,7 @@ class AttendStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byte
     Admission::Ticket ticket;
   };
 
-  void OnOutcome(Pipeline::Outcome outcome, Admission::Ticket ticket);
+  void OnOutcome(Pipeline::Outcome&& outcome, Admission::Ticket ticket);
   // With mutex_ held: nobody listens any more.
   void Break();
   // With mutex_ held: counts a request that has ended, by `status` or, when the client has left, by that.

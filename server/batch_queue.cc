@@ -48,11 +48,14 @@ Jobs BatchQueue::PopBatch() {
   return batch;
 }
 
-Jobs BatchQueue::RemoveDead(Clock::time_point now) {
-  const auto dead = std::stable_partition(jobs_.begin(), jobs_.end(),
-                                          [now](const auto& job) { return CheckAlive(*job, now).ok(); });
-  Jobs removed(std::make_move_iterator(dead), std::make_move_iterator(jobs_.end()));
-  jobs_.erase(dead, jobs_.end());
+BatchQueue::Ends BatchQueue::RemoveUnless(const std::function<absl::Status(const Job&)>& check) {
+  Ends removed;
+  std::erase_if(jobs_, [&](auto& job) {
+    absl::Status status = check(*job);
+    if (status.ok()) return false;
+    removed.emplace_back(std::move(job), std::move(status));
+    return true;
+  });
   return removed;
 }
 

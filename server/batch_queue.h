@@ -4,9 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <utility>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "server/job.h"
 
 namespace tessera {
@@ -27,8 +30,10 @@ class BatchQueue {
   // have run next anyway.
   Jobs PopBatch();
 
-  // Takes out what nobody waits for any more: cancelled or past the deadline.
-  Jobs RemoveDead(Clock::time_point now);
+  // Jobs that end without running, and how.
+  using Ends = std::vector<std::pair<std::unique_ptr<Job>, absl::Status>>;
+  // Takes out those for which `check`, asked of each in turn from the front, is not OK.
+  Ends RemoveUnless(const std::function<absl::Status(const Job&)>& check);
   Jobs RemoveAll();
 
  private:

@@ -24,6 +24,7 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(Device& device, int64
 }
 
 void Executor::Settle(Jobs jobs, const absl::Status& status, bool had_company) {
+  owner_.Ended(jobs, status.ok());
   absl::Status outcome = status;
   if (!status.ok()) {
     const absl::Status health = Health();

@@ -20,6 +20,9 @@ class Executor {
   // Whom an executor tells what it cannot settle alone; called on the thread of Run or on the executor's own.
   class Owner {
    public:
+    // The launch of `jobs` is over; on success their ledgers say what it took. Called before anything else is
+    // said of them.
+    virtual void Ended(const Jobs& /*jobs*/, bool /*succeeded*/) {}
     // `jobs` failed, maybe for each other's sake or for that of a launch before: each is to run once more, by
     // itself.
     virtual void RunAlone(Jobs jobs) = 0;

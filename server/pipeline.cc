@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "backend/core/error.h"
+#include "google/protobuf/arena.h"
 #include "server/batch_placement.h"
 #include "server/batch_queue.h"
 #include "server/guarded.h"
@@ -35,13 +36,24 @@ void LogRequest(const Job& job, const std::string& id, const absl::Status& statu
       ledger.time.transfer_out, ledger.time.total);
 }
 
+grpc::ByteBuffer MakeReply(Job& job, const std::string& id) {
+  // Small messages within a message: all of them fit here.
+  alignas(8) char block[2048];
+  google::protobuf::ArenaOptions options;
+  options.initial_block = block;
+  options.initial_block_size = sizeof(block);
+  google::protobuf::Arena arena(options);
+  auto& response = *google::protobuf::Arena::CreateMessage<v1::AttendResponse>(&arena);
+  EncodeReply(id, job.request.outputs, job.ledger, response);
+  return SerializeReply(response, std::move(job.outputs));
+}
+
 Pipeline::Outcome Finish(Job& job, const absl::Status& status) {
   Pipeline::Outcome outcome{.id = IdOf(job), .status = status, .reply = {}, .record = {}};
   job.ledger.time.total = MicrosecondsSince(job.context.arrival);
   if (status.ok()) {
     outcome.status = Guarded(kServer, [&] {
-      outcome.reply =
-          SerializeReply(EncodeReply(outcome.id, job.request.outputs, job.ledger), std::move(job.outputs));
+      outcome.reply = MakeReply(job, outcome.id);
       return absl::OkStatus();
     });
   }
@@ -114,6 +126,9 @@ absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
   TESSERA_ASSIGN_OR_RETURN(job.backend, Resolve(request));
   TESSERA_ASSIGN_OR_RETURN(job.plan, job.backend->MakePlan(request.problem));
   TESSERA_RETURN_IF_ERROR(admission_.CheckWorkspace(*job.backend, job.plan));
+
+  // Before any tensor byte is copied: what is refused in an overload should cost little.
+  TESSERA_RETURN_IF_ERROR(scheduler_.CheckReachable(job));
 
   job.key = LaunchKeyOf(request.problem);
   job.ledger.memory.input = request.input_bytes;

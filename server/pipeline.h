@@ -40,7 +40,7 @@ class Pipeline {
     grpc::ByteBuffer reply;
     RequestRecord record;
   };
-  using Done = std::function<void(Outcome)>;
+  using Done = std::function<void(Outcome&&)>;  // not by value: gRPC's buffers do not move, they copy
 
   // Takes one AttendRequest through to its reply. Calls `done` exactly once, perhaps before this returns.
   // Waits for no other request, but parses the message on the calling thread, and copies a large one's

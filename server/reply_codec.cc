@@ -57,6 +57,15 @@ void EncodeTime(const TimeLedger& time, v1::TimeLedger& wire) {
   wire.set_total(time.total);
 }
 
+void EncodeLedger(const Ledger& ledger, v1::Ledger& wire) {
+  EncodeMemory(ledger.memory, *wire.mutable_memory());
+  EncodeTraffic(ledger.traffic, *wire.mutable_traffic());
+  EncodeChoice(ledger.choice, *wire.mutable_choice());
+  EncodeTime(ledger.time, *wire.mutable_time());
+  wire.set_flops(ledger.flops);
+  wire.set_achieved_flops_per_s(ledger.achieved_flops_per_s);
+}
+
 void AddFeatures(uint32_t features, google::protobuf::RepeatedPtrField<std::string>& wire) {
   if (features == 0) return;
   for (const auto name : absl::StrSplit(FeatureNames(features), ", ")) wire.Add(std::string(name));
@@ -123,20 +132,8 @@ void AddRefusals(const DecodedRequest& request, const BackendRegistry& registry,
 
 }  // namespace
 
-v1::Ledger EncodeLedger(const Ledger& ledger) {
-  v1::Ledger wire;
-  EncodeMemory(ledger.memory, *wire.mutable_memory());
-  EncodeTraffic(ledger.traffic, *wire.mutable_traffic());
-  EncodeChoice(ledger.choice, *wire.mutable_choice());
-  EncodeTime(ledger.time, *wire.mutable_time());
-  wire.set_flops(ledger.flops);
-  wire.set_achieved_flops_per_s(ledger.achieved_flops_per_s);
-  return wire;
-}
-
-v1::AttendResponse EncodeReply(const std::string& id, const std::vector<OutputSpec>& outputs,
-                               const Ledger& ledger) {
-  v1::AttendResponse response;
+void EncodeReply(const std::string& id, const std::vector<OutputSpec>& outputs, const Ledger& ledger,
+                 v1::AttendResponse& response) {
   response.set_id(id);
   for (size_t i = 0; i < outputs.size(); ++i) {
     v1::OutputTensor& output = *response.add_outputs();
@@ -145,8 +142,7 @@ v1::AttendResponse EncodeReply(const std::string& id, const std::vector<OutputSp
     output.mutable_tensor()->mutable_shape()->Add(outputs[i].shape.begin(), outputs[i].shape.end());
     output.mutable_tensor()->set_raw_index(static_cast<uint32_t>(i));
   }
-  *response.mutable_ledger() = EncodeLedger(ledger);
-  return response;
+  EncodeLedger(ledger, *response.mutable_ledger());
 }
 
 v1::AttendResponse EncodeFailure(const std::string& id, const absl::Status& status) {

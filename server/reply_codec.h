@@ -15,11 +15,9 @@
 
 namespace tessera {
 
-v1::Ledger EncodeLedger(const Ledger& ledger);
-
-// Everything of a reply but its payload: outputs[i] has raw_index i.
-v1::AttendResponse EncodeReply(const std::string& id, const std::vector<OutputSpec>& outputs,
-                               const Ledger& ledger);
+// Fills everything of a reply but its payload: outputs[i] has raw_index i.
+void EncodeReply(const std::string& id, const std::vector<OutputSpec>& outputs, const Ledger& ledger,
+                 v1::AttendResponse& response);
 
 // A reply on a stream to a request that failed.
 v1::AttendResponse EncodeFailure(const std::string& id, const absl::Status& status);

@@ -9,6 +9,7 @@
 #include "server/admission.h"
 #include "server/batch_queue.h"
 #include "server/executor.h"
+#include "server/load_estimate.h"
 
 namespace tessera {
 
@@ -35,13 +36,18 @@ class Scheduler::Lane : private Executor::Owner {
     Enqueue(std::move(jobs), [this](Jobs waiting) { queue_.Push(std::move(waiting.front())); });
   }
 
+  absl::Status CheckReachable(const Job& job) const {
+    std::lock_guard lock(mutex_);
+    return load_.CheckBeforeQueue(job, Clock::now());
+  }
+
   void DropDead() {
-    Jobs dead;
+    BatchQueue::Ends dead;
     {
       std::lock_guard lock(mutex_);
-      dead = queue_.RemoveDead(Clock::now());
+      dead = Remove([now = Clock::now()](const Job& job) { return CheckAlive(job, now); });
     }
-    CompleteDead(std::move(dead));
+    CompleteAll(std::move(dead));
   }
 
   void Stop() { Close(DrainingError()); }
@@ -54,6 +60,11 @@ class Scheduler::Lane : private Executor::Owner {
  private:
   Lane(int64_t max_batch_tokens, const OnDeviceLost& on_device_lost)
       : on_device_lost_(on_device_lost), queue_(max_batch_tokens) {}
+
+  void Ended(const Jobs& jobs, bool succeeded) override {
+    std::lock_guard lock(mutex_);
+    load_.End(jobs, succeeded, Clock::now());
+  }
 
   void RunAlone(Jobs jobs) override {
     for (auto& job : jobs) job->alone = true;
@@ -73,6 +84,7 @@ class Scheduler::Lane : private Executor::Owner {
       std::lock_guard lock(mutex_);
       closed = closed_;
       if (closed.ok()) {
+        for (const auto& job : jobs) load_.Push(*job);
         push(std::move(jobs));
         changed_.notify_one();
         return;
@@ -88,6 +100,7 @@ class Scheduler::Lane : private Executor::Owner {
       std::lock_guard lock(mutex_);
       closed_.Update(reason);
       waiting = queue_.RemoveAll();
+      for (const auto& job : waiting) load_.Drop(*job);
       changed_.notify_one();
     }
     for (auto& job : waiting) Complete(std::move(job), reason);
@@ -97,25 +110,38 @@ class Scheduler::Lane : private Executor::Owner {
     while (true) {
       // Not popped before there is room: until then others may join the batch, and anyone may leave.
       executor_->AwaitRoom();
-      Jobs dead, batch;
+      BatchQueue::Ends refused;
+      Jobs batch;
       {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return !closed_.ok() || !queue_.empty(); });
         if (queue_.empty()) return;  // closed
-        dead = queue_.RemoveDead(Clock::now());
+        const Clock::time_point now = Clock::now();
+        refused = Remove([this, now](const Job& job) {
+          TESSERA_RETURN_IF_ERROR(CheckAlive(job, now));
+          return load_.CheckBeforeLaunch(job, now);
+        });
         batch = queue_.PopBatch();
+        load_.Begin(batch, now);
       }
-      CompleteDead(std::move(dead));
+      CompleteAll(std::move(refused));
       if (!batch.empty()) executor_->Run(std::move(batch));
     }
   }
 
-  static void CompleteDead(Jobs dead) {
-    const Clock::time_point now = Clock::now();
-    for (auto& job : dead) {
-      const absl::Status status = CheckAlive(*job, now);
-      Complete(std::move(job), status);
-    }
+  // With the lock.
+  template <typename Check>
+  BatchQueue::Ends Remove(Check check) {
+    return queue_.RemoveUnless([&](const Job& job) {
+      absl::Status status = check(job);
+      if (!status.ok()) load_.Drop(job);
+      return status;
+    });
+  }
+
+  // Without it.
+  static void CompleteAll(BatchQueue::Ends ends) {
+    for (auto& [job, status] : ends) Complete(std::move(job), status);
   }
 
   const OnDeviceLost on_device_lost_;
@@ -123,6 +149,7 @@ class Scheduler::Lane : private Executor::Owner {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   BatchQueue queue_;
+  LoadEstimate load_;                   // of queue_ and of what runs
   absl::Status closed_;                 // why nothing more is taken
   std::unique_ptr<Executor> executor_;  // uses all of the above
   std::thread thread_;                  // uses all of the above
@@ -141,6 +168,12 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(const BackendRegist
     scheduler->lanes_[device] = *std::move(lane);
   }
   return scheduler;
+}
+
+absl::Status Scheduler::CheckReachable(const Job& job) const {
+  if (job.context.deadline == Clock::time_point::max()) return absl::OkStatus();  // most: without the lock
+  const auto lane = lanes_.find(&job.backend->device());
+  return lane == lanes_.end() ? absl::OkStatus() : lane->second->CheckReachable(job);
 }
 
 void Scheduler::Submit(std::unique_ptr<Job> job) {

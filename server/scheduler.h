@@ -31,8 +31,12 @@ class Scheduler {
   // Stop()s, and waits for the launches that run.
   ~Scheduler();
 
+  // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, where a planned job, whose tensors need not be placed
+  // yet, would not end by its deadline for what waits before it.
+  absl::Status CheckReachable(const Job& job) const;
+
   // Queues a planned job for its backend's device. It is completed on another thread, or on this one when
-  // stopped.
+  // stopped. One that will no longer end by its deadline when its turn comes is refused as by CheckReachable.
   void Submit(std::unique_ptr<Job> job);
 
   // Marks the requests that share `cancelled`, and completes those that still wait, on this thread. What is

@@ -1,5 +1,6 @@
 #include "server/wire_message.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -21,12 +22,24 @@ using google::protobuf::internal::WireFormatLite;
 constexpr size_t kMaxPayloads = 3 + static_cast<size_t>(kMaxSequences);
 
 // Tag and length of one entry of AttendResponse.raw.
-void AppendRawPrefix(std::string& out, int64_t bytes) {
-  google::protobuf::io::StringOutputStream stream(&out);
-  google::protobuf::io::CodedOutputStream coded(&stream);
-  coded.WriteTag(WireFormatLite::MakeTag(v1::AttendResponse::kRawFieldNumber,
-                                         WireFormatLite::WIRETYPE_LENGTH_DELIMITED));
-  coded.WriteVarint64(static_cast<uint64_t>(bytes));
+std::string RawPrefix(int64_t bytes) {
+  using google::protobuf::io::CodedOutputStream;
+  constexpr uint32_t kTag =
+      WireFormatLite::MakeTag(v1::AttendResponse::kRawFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+  uint8_t prefix[5 + 10];  // the longest varints of 32 and of 64 bits
+  uint8_t* end = CodedOutputStream::WriteTagToArray(kTag, prefix);
+  end = CodedOutputStream::WriteVarint64ToArray(static_cast<uint64_t>(bytes), end);
+  return std::string(prefix, end);
+}
+
+// `message` and, behind it, `suffix`.
+grpc::Slice SerializeToSlice(const google::protobuf::MessageLite& message, const std::string& suffix = "") {
+  const size_t bytes = message.ByteSizeLong();
+  grpc::Slice slice(bytes + suffix.size());
+  auto* const to = const_cast<uint8_t*>(slice.begin());  // nobody else has it yet
+  message.SerializeWithCachedSizesToArray(to);
+  std::copy(suffix.begin(), suffix.end(), to + bytes);
+  return slice;
 }
 
 bool ParseHeader(const AttendEnvelope& envelope, v1::AttendRequest& header) {
@@ -98,6 +111,13 @@ std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes) {
   return "";
 }
 
+google::protobuf::ArenaOptions WireRequest::ArenaAt(char* block, size_t bytes) {
+  google::protobuf::ArenaOptions options;
+  options.initial_block = block;
+  options.initial_block_size = bytes;
+  return options;
+}
+
 absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::ByteBuffer& bytes,
                                                                 int64_t max_bytes) {
   TESSERA_RETURN_IF_ERROR(CheckMessageSize(bytes, max_bytes));
@@ -122,19 +142,18 @@ absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::Byte
 
 grpc::ByteBuffer SerializeReply(const v1::AttendResponse& header, std::vector<OutputBytes> payload) {
   std::vector<grpc::Slice> slices;
-  std::string prefix = header.SerializeAsString();
+  slices.reserve(1 + 2 * payload.size());
+  if (payload.empty()) slices.push_back(SerializeToSlice(header));
   for (OutputBytes& output : payload) {
-    AppendRawPrefix(prefix, output.bytes());
-    slices.emplace_back(prefix);
-    prefix.clear();
+    const std::string prefix = RawPrefix(output.bytes());
+    slices.push_back(slices.empty() ? SerializeToSlice(header, prefix) : grpc::Slice(prefix));
     if (output.bytes() > 0) slices.push_back(ToSlice(std::move(output)));
   }
-  if (!prefix.empty() || slices.empty()) slices.emplace_back(prefix);
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::MessageLite& message) {
-  const grpc::Slice slice(message.SerializeAsString());
+  const grpc::Slice slice = SerializeToSlice(message);
   return grpc::ByteBuffer(&slice, 1);
 }
 

@@ -43,8 +43,10 @@ class WireRequest {
   void ReleaseBuffers() { slices_.clear(); }
 
  private:
-  WireRequest() = default;
+  WireRequest() : arena_(ArenaAt(block_, sizeof(block_))) {}
+  static google::protobuf::ArenaOptions ArenaAt(char* block, size_t bytes);
 
+  alignas(8) char block_[1024];  // holds the header of a plain request
   google::protobuf::Arena arena_;
   v1::AttendRequest* header_ = nullptr;
   std::vector<grpc::Slice> slices_;  // short ones hold their bytes themselves: never moved one by one

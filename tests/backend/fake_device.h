@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -70,6 +71,12 @@ class FakeDevice : public Device {
   void Lose() {
     const std::lock_guard lock(mutex_);
     health_ = DeviceLostError(options_.id, "made so by the test");
+  }
+
+  // From now on work took so long, whatever the clock says.
+  void SetElapsed(std::chrono::microseconds elapsed) {
+    const std::lock_guard lock(mutex_);
+    elapsed_ = elapsed;
   }
 
   Counts counts() const {
@@ -183,6 +190,7 @@ class FakeDevice : public Device {
   absl::StatusOr<double> ElapsedMicroseconds(tessera_event* begin, tessera_event* end) override {
     const std::lock_guard lock(mutex_);
     TESSERA_RETURN_IF_ERROR(TakeFailure(Call::kElapsed));
+    if (elapsed_) return static_cast<double>(elapsed_->count());
     return std::chrono::duration<double, std::micro>(*TimeOf(end) - *TimeOf(begin)).count();
   }
 
@@ -208,6 +216,7 @@ class FakeDevice : public Device {
   const Options options_;
   mutable std::mutex mutex_;
   Counts counts_;
+  std::optional<std::chrono::microseconds> elapsed_;
   absl::Status health_;
   mutable std::map<Call, Failure> failures_;
   std::map<void*, size_t> blocks_;

@@ -148,18 +148,21 @@ Request EchoRequest() {
   return {"/tessera.benchmark.Echo/Echo", grpc::ByteBuffer(&slice, 1)};
 }
 
-// bf16, (tokens, 8, 64) each.
+// bf16, (tokens, 8, 64) each; what is too small for that, (1, 1, some).
 Request AttendRequest() {
-  constexpr int64_t kHeads = 8, kDim = 64, kTokenBytes = kHeads * kDim * 2;
-  const int64_t tokens = std::max<int64_t>(absl::GetFlag(FLAGS_request_bytes) / (3 * kTokenBytes), 1);
+  constexpr int64_t kElementBytes = 2;
+  const int64_t elements = absl::GetFlag(FLAGS_request_bytes) / (3 * kElementBytes);
+  const bool is_small = elements < 8 * 64;
+  const int64_t heads = is_small ? 1 : 8, dim = is_small ? std::max<int64_t>(elements, 1) : 64;
+  const int64_t tokens = is_small ? 1 : elements / (heads * dim);
   tessera::v1::AttendRequest request;
   request.set_backend(absl::GetFlag(FLAGS_backend));
   uint32_t index = 0;
   for (tessera::v1::Tensor* tensor : {request.mutable_q(), request.mutable_k(), request.mutable_v()}) {
     tensor->set_dtype(tessera::v1::DATA_TYPE_BF16);
-    for (const int64_t extent : {tokens, kHeads, kDim}) tensor->add_shape(extent);
+    for (const int64_t extent : {tokens, heads, dim}) tensor->add_shape(extent);
     tensor->set_raw_index(index++);
-    request.add_raw()->resize(static_cast<size_t>(tokens * kTokenBytes), '\x3c');
+    request.add_raw()->resize(static_cast<size_t>(tokens * heads * dim * kElementBytes), '\x3c');
   }
   const grpc::Slice slice(request.SerializeAsString());
   return {"/tessera.v1.AttentionService/Attend", grpc::ByteBuffer(&slice, 1)};

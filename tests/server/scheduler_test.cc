@@ -270,6 +270,38 @@ TEST_P(SchedulerTest, DropsAnExpiredRequestBeforeItsLaunch) {
   EXPECT_EQ(control_.launches().size(), 1u);
 }
 
+TEST_P(SchedulerTest, RefusesWhatCannotEndInTime) {
+  device_->SetElapsed(std::chrono::hours(1));
+  Submit("teaches", MakePackedRequest());
+  Await("teaches");
+  const auto job = MakeJob("late", MakePackedRequest());
+  job->context.deadline = Clock::now() + std::chrono::minutes(10);
+  EXPECT_TRUE(scheduler_->CheckReachable(*job).ok()) << "nobody waits";
+  SubmitBlocker();
+  ExpectError(scheduler_->CheckReachable(*job), absl::StatusCode::kResourceExhausted, "DEADLINE_UNREACHABLE");
+  EXPECT_TRUE(scheduler_->CheckReachable(*MakeJob("patient", MakePackedRequest())).ok());
+  control_.OpenGate();
+  Await("blocker");
+}
+
+TEST_P(SchedulerTest, RefusesWhatWouldEndLateWhenItsTurnComes) {
+  device_->SetElapsed(std::chrono::hours(1));
+  Submit("teaches", MakePackedRequest());
+  Await("teaches");
+  SubmitBlocker();
+  for (const char* key : {"late", "late_too"}) {
+    auto job = MakeJob(key, MakePackedRequest());
+    job->context.deadline = Clock::now() + std::chrono::minutes(10);
+    scheduler_->Submit(std::move(job));
+  }
+  Submit("patient", MakePackedRequest());
+  control_.OpenGate();
+  ExpectError(Await("late").status, absl::StatusCode::kResourceExhausted, "DEADLINE_UNREACHABLE");
+  ExpectError(Await("late_too").status, absl::StatusCode::kResourceExhausted, "DEADLINE_UNREACHABLE");
+  EXPECT_TRUE(Await("patient").status.ok());
+  EXPECT_EQ(control_.launches().size(), 3u);
+}
+
 TEST_P(SchedulerTest, RunsEachAloneWhenASharedLaunchFails) {
   control_.OnLaunch([](const AttentionProblem& problem) {
     return problem.num_sequences > 2 ? absl::InternalError("too much company") : absl::OkStatus();

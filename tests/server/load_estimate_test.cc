@@ -1,0 +1,173 @@
+#include "server/load_estimate.h"
+
+#include <chrono>
+#include <memory>
+
+#include "backend/core/error.h"
+#include "gtest/gtest.h"
+#include "tests/backend/fake_device.h"
+#include "tests/backend/status_expectations.h"
+#include "tests/server/reference_backend.h"
+
+namespace tessera {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ExpectError;
+
+class LoadEstimateTest : public ::testing::Test {
+ protected:
+  // Arrives now.
+  std::unique_ptr<Job> MakeJob(int64_t flops, Clock::duration time_allowed = Clock::duration::max(),
+                               int64_t bytes = 0, Backend* backend = nullptr) {
+    auto job = std::make_unique<Job>();
+    job->backend = backend == nullptr ? &backend_ : backend;
+    job->size.flops = flops;
+    job->request.input_bytes = bytes;
+    job->context.arrival = now_;
+    if (time_allowed != Clock::duration::max()) job->context.deadline = now_ + time_allowed;
+    return job;
+  }
+
+  // Jobs of 100 flops that share a launch, up to its start.
+  Jobs Begin(int count, int64_t flops = 100, int64_t bytes = 0) {
+    Jobs jobs;
+    for (int i = 0; i < count; ++i) {
+      jobs.push_back(MakeJob(flops, Clock::duration::max(), bytes));
+      load_.Push(*jobs.back());
+    }
+    load_.Begin(jobs, now_);
+    return jobs;
+  }
+
+  void End(const Jobs& jobs, milliseconds compute, milliseconds transfer = milliseconds(0),
+           bool succeeded = true) {
+    now_ += compute + transfer;
+    for (const auto& job : jobs) {
+      job->ledger.time.compute = Microseconds(compute);
+      job->ledger.time.transfer_in = job->ledger.time.transfer_out = Microseconds(transfer) / 2;
+    }
+    load_.End(jobs, succeeded, now_);
+  }
+
+  // Makes it known that 100 flops take 10 ms.
+  void Teach() { End(Begin(1), milliseconds(10)); }
+
+  void ExpectUnreachable(const absl::Status& status) {
+    ExpectError(status, absl::StatusCode::kResourceExhausted, "DEADLINE_UNREACHABLE");
+    EXPECT_TRUE(GetErrorDetail(status)->retry_after.has_value());
+  }
+
+  Clock::time_point now_ = Clock::time_point(std::chrono::hours(1));
+  testing::FakeDevice device_;
+  testing::BackendControl control_;
+  testing::ReferenceBackend backend_{"reference", 1, device_, control_},
+      other_{"other", 1, device_, control_};
+  LoadEstimate load_;
+};
+
+TEST_F(LoadEstimateTest, AdmitsWhileNothingIsKnown) {
+  const Jobs running = Begin(1);
+  for (int i = 0; i < 1000; ++i) load_.Push(*MakeJob(100));
+  EXPECT_EQ(load_.Wait(now_), Clock::duration{});
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(1)), now_).ok());
+}
+
+TEST_F(LoadEstimateTest, CountsWorkNotRequests) {
+  Teach();
+  load_.Push(*MakeJob(500));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(50));
+  const auto leaves = MakeJob(200);
+  load_.Push(*leaves);
+  EXPECT_EQ(load_.Wait(now_), milliseconds(70));
+  load_.Drop(*leaves);
+  EXPECT_EQ(load_.Wait(now_), milliseconds(50));
+}
+
+TEST_F(LoadEstimateTest, CountsBytesApart) {
+  End(Begin(1, 100, 1000), milliseconds(10), milliseconds(4));
+  load_.Push(*MakeJob(0, Clock::duration::max(), 500));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(2));
+  load_.Push(*MakeJob(50));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(7));
+}
+
+TEST_F(LoadEstimateTest, TakesASharedLaunchAsOne) {
+  End(Begin(5), milliseconds(10));
+  load_.Push(*MakeJob(100));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(2));
+}
+
+TEST_F(LoadEstimateTest, CountsWhatIsLeftOfALaunch) {
+  Teach();
+  const Jobs running = Begin(1);
+  now_ += milliseconds(4);
+  EXPECT_EQ(load_.Wait(now_), milliseconds(6));
+  now_ += milliseconds(40);
+  EXPECT_EQ(load_.Wait(now_), Clock::duration{});
+}
+
+TEST_F(LoadEstimateTest, KeepsBackendsApart) {
+  Teach();
+  load_.Push(*MakeJob(100, Clock::duration::max(), 0, &other_));
+  EXPECT_EQ(load_.Wait(now_), Clock::duration{}) << "nothing is known of the other";
+  load_.Push(*MakeJob(100));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(10));
+}
+
+TEST_F(LoadEstimateTest, RefusesWhatWouldWaitTooLong) {
+  Teach();
+  load_.Push(*MakeJob(700));  // 70 ms
+  // 10 ms of its own; of the rest it may wait three quarters.
+  ExpectUnreachable(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(103)), now_));
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(104)), now_).ok());
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100), now_).ok()) << "no deadline, no limit";
+  const absl::Status refused = load_.CheckBeforeQueue(*MakeJob(100, milliseconds(50)), now_);
+  EXPECT_EQ(GetErrorDetail(refused)->retry_after, milliseconds(40));
+  EXPECT_EQ(GetErrorDetail(refused)->metadata.at("expected"), "a wait of at most 30 ms");
+  EXPECT_EQ(GetErrorDetail(refused)->metadata.at("actual"), "an estimated 70 ms");
+}
+
+TEST_F(LoadEstimateTest, CountsTheTimeSinceArrival) {
+  Teach();
+  load_.Push(*MakeJob(100));
+  const auto job = MakeJob(100, milliseconds(50));
+  EXPECT_TRUE(load_.CheckBeforeQueue(*job, now_ + milliseconds(20)).ok());
+  ExpectUnreachable(load_.CheckBeforeQueue(*job, now_ + milliseconds(21)));
+}
+
+TEST_F(LoadEstimateTest, RefusesWhatHasWaitedTooLong) {
+  Teach();
+  load_.Push(*MakeJob(100));
+  const auto job = MakeJob(100, milliseconds(90));
+  load_.Push(*job);
+  EXPECT_TRUE(load_.CheckBeforeLaunch(*job, now_ + milliseconds(70)).ok());
+  ExpectUnreachable(load_.CheckBeforeLaunch(*job, now_ + milliseconds(71)));
+}
+
+// Else an estimate that is wrong would never be put right.
+TEST_F(LoadEstimateTest, LetsTheOnlyRequestTry) {
+  Teach();
+  const auto job = MakeJob(1'000'000, milliseconds(1));
+  EXPECT_TRUE(load_.CheckBeforeQueue(*job, now_).ok());
+  load_.Push(*job);
+  EXPECT_TRUE(load_.CheckBeforeLaunch(*job, now_).ok());
+}
+
+TEST_F(LoadEstimateTest, FollowsAChangeOfSpeed) {
+  Teach();
+  for (int i = 0; i < 40; ++i) End(Begin(1), milliseconds(1));
+  load_.Push(*MakeJob(100));
+  EXPECT_LT(load_.Wait(now_), std::chrono::microseconds(1100));
+}
+
+TEST_F(LoadEstimateTest, LearnsNothingFromAFailureAndForgetsWhatIsOld) {
+  Teach();
+  End(Begin(1), milliseconds(0), milliseconds(0), /*succeeded=*/false);
+  load_.Push(*MakeJob(100));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(10));
+  EXPECT_EQ(load_.Wait(now_ + std::chrono::minutes(1)), Clock::duration{});
+}
+
+}  // namespace
+}  // namespace tessera
