@@ -62,7 +62,7 @@ void PlaceOnHost(Job& job) {
   job.ledger.time.transfer_in = Microseconds(Clock::now() - begin);
 }
 
-BatchPlacement::BatchPlacement(Device& device, OutputMemory& output_memory, kernels::cpu::ThreadPool* copiers)
+BatchPlacement::BatchPlacement(Device& device, OutputMemory& output_memory, CopyThreads* copiers)
     : device_(device),
       output_memory_(output_memory),
       copiers_(copiers),
@@ -222,14 +222,14 @@ std::vector<BatchPlacement::Piece> BatchPlacement::CutIntoPieces(const OperandRa
 // As many pieces at a time as there are threads: while they are copied, those before them are on their way.
 absl::Status BatchPlacement::MoveIn(const OperandRanges& ranges, tessera_stream* stream) {
   const std::vector<Piece> pieces = CutIntoPieces(ranges);
-  const size_t at_a_time = copiers_ == nullptr ? 1 : static_cast<size_t>(copiers_->num_workers());
+  const size_t at_a_time = copiers_ == nullptr ? 1 : static_cast<size_t>(copiers_->size());
   for (size_t begin = 0; begin < pieces.size(); begin += at_a_time) {
     const size_t end = std::min(begin + at_a_time, pieces.size());
-    if (end - begin == 1) {
-      CopyIn(pieces[begin]);
+    const auto copy = [&](int i) { CopyIn(pieces[begin + static_cast<size_t>(i)]); };
+    if (copiers_ == nullptr) {
+      copy(0);
     } else {
-      copiers_->ParallelFor(static_cast<int64_t>(end - begin),
-                            [&](int64_t task, int) { CopyIn(pieces[begin + static_cast<size_t>(task)]); });
+      copiers_->Run(static_cast<int>(end - begin), copy);
     }
     for (size_t i = begin; i < end; ++i) {
       TESSERA_RETURN_IF_ERROR(QueueTransfer(regions_[pieces[i].operand], pieces[i].range,

@@ -9,7 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/core/arena.h"
-#include "kernels/cpu/thread_pool.h"
+#include "server/copy_threads.h"
 #include "server/job.h"
 #include "server/operand.h"
 #include "server/output_memory.h"
@@ -30,7 +30,7 @@ void PlaceOnHost(Job& job);
 class BatchPlacement {
  public:
   // All outlive it. Inputs are copied by the threads of `copiers`; null: by the caller's alone.
-  BatchPlacement(Device& device, OutputMemory& output_memory, kernels::cpu::ThreadPool* copiers);
+  BatchPlacement(Device& device, OutputMemory& output_memory, CopyThreads* copiers);
 
   // Reserves memory for the tensors of `jobs`, one job's after another's, and describes them as one problem.
   // Several jobs must all CanShareLaunch and have equal keys. The problem is valid until the next Reserve;
@@ -88,7 +88,7 @@ class BatchPlacement {
 
   Device& device_;
   OutputMemory& output_memory_;
-  kernels::cpu::ThreadPool* const copiers_;
+  CopyThreads* const copiers_;
   Arena tensors_;
   Arena staging_;
   std::vector<Job*> jobs_;

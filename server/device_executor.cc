@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "backend/core/error.h"
-#include "backend/cpu/host_info.h"
 #include "server/guarded.h"
 
 namespace tessera {
@@ -14,7 +13,7 @@ DeviceExecutor::DeviceExecutor(Device& device, int64_t workspace_limit, Owner& o
     : Executor(device, owner),
       workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit),
       output_memory_(device),
-      copiers_(std::min(kCopiers, UsableCores())) {}
+      copiers_(kCopiers) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> DeviceExecutor::Create(Device& device, int64_t workspace_limit,
                                                                  Owner& owner) {

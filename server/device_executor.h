@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "backend/core/arena.h"
-#include "kernels/cpu/thread_pool.h"
+#include "server/copy_threads.h"
 #include "server/executor.h"
 #include "server/launch_slot.h"
 #include "server/output_memory.h"
@@ -37,8 +37,7 @@ class DeviceExecutor : public Executor {
  private:
   // One launch whose inputs move in, one that computes, one whose outputs move out.
   static constexpr int kSlots = 3;
-  // Threads that copy inputs into pinned memory: one core moves 8 GB/s, a PCIe link of the fifth
-  // generation 50.
+  // Threads that copy inputs into pinned memory.
   static constexpr int kCopiers = 4;
 
   // What the collecting thread does next: wait for a chunk, or end a launch that was queued with `queued`
@@ -69,7 +68,7 @@ class DeviceExecutor : public Executor {
   // One for all: work runs in one stream, one chunk after the other.
   Arena workspace_;
   OutputMemory output_memory_;
-  kernels::cpu::ThreadPool copiers_;
+  CopyThreads copiers_;
   std::vector<std::unique_ptr<LaunchSlot>> slots_;
   // They go before the memory and the events that they use.
   DeviceStreams streams_;

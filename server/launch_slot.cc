@@ -51,7 +51,7 @@ absl::StatusOr<DeviceStreams> DeviceStreams::Create(Device& device) {
 }
 
 absl::StatusOr<std::unique_ptr<LaunchSlot>> LaunchSlot::Create(Device& device, OutputMemory& output_memory,
-                                                               kernels::cpu::ThreadPool& copiers) {
+                                                               CopyThreads& copiers) {
   TESSERA_ASSIGN_OR_RETURN(const DeviceInfo info, device.Info());
   std::unique_ptr<LaunchSlot> slot(
       new LaunchSlot(device, output_memory, copiers, std::max(info.compute_units, 1)));

@@ -29,7 +29,7 @@ class LaunchSlot {
  public:
   // All outlive it; `copiers` copy the inputs.
   static absl::StatusOr<std::unique_ptr<LaunchSlot>> Create(Device& device, OutputMemory& output_memory,
-                                                            kernels::cpu::ThreadPool& copiers);
+                                                            CopyThreads& copiers);
 
   // Takes the jobs in. `has_company`: other launches are under way on the same streams.
   void Begin(Jobs jobs, bool has_company);
@@ -82,8 +82,7 @@ class LaunchSlot {
     Plan plan{};
   };
 
-  LaunchSlot(Device& device, OutputMemory& output_memory, kernels::cpu::ThreadPool& copiers,
-             int64_t compute_units)
+  LaunchSlot(Device& device, OutputMemory& output_memory, CopyThreads& copiers, int64_t compute_units)
       : device_(device), compute_units_(compute_units), placement_(device, output_memory, &copiers) {}
 
   absl::Status PlanWhole();
