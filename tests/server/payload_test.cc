@@ -1,5 +1,6 @@
 #include "server/payload.h"
 
+#include <array>
 #include <cstring>
 #include <numeric>
 #include <string>
@@ -56,6 +57,19 @@ TEST(PayloadTest, CopiesAnyRangeOfItsPieces) {
     for (int bytes = 0; begin + bytes <= 31; ++bytes) {
       EXPECT_EQ(Copied(in.payload, begin, bytes), Numbers(begin, bytes)) << begin << " " << bytes;
     }
+  }
+}
+
+TEST(PayloadTest, CopiesLargePayloadsOfShortPieces) {
+  const InPieces in(std::vector<int>(2000, 4999));  // 9.5 MiB, copied past the caches
+  std::vector<std::byte> to(static_cast<size_t>(in.payload.bytes()) + 16);
+  for (const auto& [begin, bytes, shift] :
+       {std::array<int64_t, 3>{0, 2000 * 4999, 0}, {4990, 10017, 3}, {1, 5, 1}}) {
+    std::byte* const at = to.data() + shift;
+    in.payload.CopyTo(at, begin, bytes);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < bytes; ++i) wrong += at[i] != static_cast<std::byte>(begin + i);
+    EXPECT_EQ(wrong, 0) << begin << " " << bytes;
   }
 }
 
