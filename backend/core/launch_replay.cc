@@ -14,10 +14,10 @@
 namespace tessera {
 namespace {
 
-// Fitted to what Nsight Compute counted for 49 kinds of launches of the Hopper kernels on an H200 (kernels/README.md):
-// how much longer a step takes whose keys come from device memory, as a share; how far a multiprocessor's
-// speed is from the mean at most, as a share; how long it takes from one row tile to the next, in K/V tiles.
-// The first keeps blocks together: who comes first is held up, who follows catches up.
+// Fitted to what Nsight Compute counted for 49 kinds of launches of the Hopper kernels on an H200
+// (kernels/README.md): how much longer a step takes whose keys come from device memory, as a share; how far a
+// multiprocessor's speed is from the mean at most, as a share; how long it takes from one row tile to the
+// next, in K/V tiles. The first keeps blocks together: who comes first is held up, who follows catches up.
 constexpr double kMissDelay = 0.0075;
 constexpr double kSpeedSpread = 0.017;
 constexpr double kRowTileDelay = 2;
