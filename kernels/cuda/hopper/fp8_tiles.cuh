@@ -84,8 +84,8 @@ __device__ void InitBarriers(Shared<Config>& shared) {
   }
 #pragma unroll
   for (int slot = 0; slot < Config::kPostings; ++slot) {
-    ptx::InitBarrier(shared.posting_full[slot], 1);
-    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps);
+    ptx::InitBarrier(shared.posting_full[slot], 32);
+    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps * 32);
   }
 #pragma unroll
   for (int stage = 0; stage < Config::kStages; ++stage) {

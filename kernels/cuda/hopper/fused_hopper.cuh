@@ -46,8 +46,8 @@ __device__ void InitBarriers(Shared<Config>& shared) {
   }
 #pragma unroll
   for (int slot = 0; slot < Config::kPostings; ++slot) {
-    ptx::InitBarrier(shared.posting_full[slot], 1);
-    ptx::InitBarrier(shared.posting_empty[slot], kConsumerWarps + kInspectorWarps);
+    ptx::InitBarrier(shared.posting_full[slot], 32);
+    ptx::InitBarrier(shared.posting_empty[slot], (kConsumerWarps + kInspectorWarps) * 32);
   }
 #pragma unroll
   for (int stage = 0; stage < Config::kStages; ++stage) {
@@ -225,8 +225,7 @@ class ConsumerLoop {
   }
   __device__ void Store(const OutputScales& scales) {
     Finished().Store(consumer, scales);
-    __syncwarp();  // other lanes may still be reading the posting, or writing O
-    Release(shared.posting_empty[output_posting.index]);
+    ptx::Arrive(shared.posting_empty[output_posting.index]);  // with the posting, and O, by each thread
     output_posting.Advance();
     output_q.Advance();
   }

@@ -175,8 +175,7 @@ class Fp8ConsumerLoop {
     consumer.ScaleOutput({scale, scale});
     const Epilogue<Config> epilogue{problem, row_tile, shared.q[0]};
     epilogue.Store(consumer, epilogue.Finish(consumer, finished));
-    __syncwarp();  // other lanes may still be reading the posting
-    Release(shared.posting_empty[output_posting.index]);
+    ptx::Arrive(shared.posting_empty[output_posting.index]);  // by each thread
     output_posting.Advance();
   }
 };

@@ -49,8 +49,7 @@ class Inspector {
         if (IsInspected<Config>(problem, walk, tile)) Inspect(posting, tile);
         if (++stage == Config::kStages) stage = 0;
       }
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) ptx::Arrive(shared.posting_empty[posting_at.index]);
+      ptx::Arrive(shared.posting_empty[posting_at.index]);
       posting_at.Advance();
     }
   }

@@ -55,9 +55,8 @@ __device__ void Schedule(const HopperProblem& launch, Shared<Config>& shared) {
     __syncwarp();
     if constexpr (Config::kOwnWalks) {
       if (lane < Config::kConsumers && posting.valid) PostOwnWalk<Config>(launch, lane, posting);
-      __syncwarp();
     }
-    if (lane == 0) ptx::Arrive(shared.posting_full[at.index]);
+    ptx::Arrive(shared.posting_full[at.index]);
     if (!posting.valid) end = Config::kStagesOutput ? step + Config::kPostings : step + 1;
   }
 }
