@@ -30,7 +30,7 @@ class LoadEstimate {
 
   // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, with a retry hint, where a job that is not in the queue
   // yet would not end by its deadline. OK where nothing is known, and where nothing is queued or runs: the
-  // attempt is at nobody's expense, and corrects a wrong estimate.
+  // attempt is at nobody's expense, and corrects a wrong estimate; under a steady load none comes about.
   absl::Status CheckBeforeQueue(const Job& job, Clock::time_point now) const;
   // The same for a job of the queue, launched now.
   absl::Status CheckBeforeLaunch(const Job& job, Clock::time_point now) const;
