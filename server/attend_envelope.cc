@@ -15,8 +15,14 @@ namespace {
 
 using google::protobuf::internal::WireFormatLite;
 
-constexpr uint32_t kRawTag =
-    WireFormatLite::MakeTag(v1::AttendRequest::kRawFieldNumber, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+// The tag of a field of messages or bytes.
+constexpr uint32_t LengthDelimited(int field_number) {
+  return WireFormatLite::MakeTag(field_number, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+}
+constexpr uint32_t kRawTag = LengthDelimited(v1::AttendRequest::kRawFieldNumber);
+constexpr uint32_t kMasksTag = LengthDelimited(v1::AttendRequest::kMasksFieldNumber);
+constexpr uint32_t kOutputsTag = LengthDelimited(v1::AttendRequest::kOutputsFieldNumber);
+constexpr uint32_t kExplainedTag = LengthDelimited(v1::ExplainRequest::kRequestFieldNumber);
 
 // What protobuf's parser (parse_context.h) reads of a tag, a length and any other varint; and the longest
 // length that it takes, which keeps clear of the int range by the slop of its buffers.
@@ -161,6 +167,70 @@ void AppendToHeader(const HostSpan& span, AttendEnvelope& envelope) {
   envelope.header.push_back(span);
 }
 
+absl::Status TooMany(const char* reason, const char* field, size_t most) {
+  return InvalidArgument(reason, field, absl::StrCat("at most ", most, " entries"), "more");
+}
+
+// Takes the fields of one message apart, and adds them to an envelope.
+class FieldReader {
+ public:
+  FieldReader(const EnvelopeLimits& limits, AttendEnvelope& envelope) : limits_(limits), envelope_(envelope) {}
+
+  absl::Status Read(std::span<const HostSpan> slices) {
+    Cursor cursor(slices);
+    const int64_t bytes = cursor.left();
+    while (cursor.left() > 0) {
+      const Cursor field = cursor;
+      uint32_t tag = 0;
+      if (!ReadTag(cursor, tag)) return Malformed(bytes);
+      TESSERA_RETURN_IF_ERROR(Count(tag));
+      if (!(tag == kRawTag ? TakePayload(cursor) : TakeHeader(cursor, field, tag))) return Malformed(bytes);
+      if (envelope_.header_bytes > limits_.header_bytes) {
+        return InvalidArgument("HEADER_TOO_LARGE", "message without its payload",
+                               absl::StrCat("at most ", limits_.header_bytes, " bytes"), "more");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static absl::Status Malformed(int64_t bytes) {
+    return MalformedMessage(v1::AttendRequest::descriptor()->full_name(), bytes);
+  }
+
+  absl::Status Count(uint32_t tag) {
+    if (tag == kRawTag && envelope_.payload.size() == limits_.payloads) {
+      return TooMany("TOO_MANY_PAYLOADS", "raw", limits_.payloads);
+    }
+    if (tag == kMasksTag && ++masks_ > limits_.masks) {
+      return TooMany("TOO_MANY_MASKS", "masks", limits_.masks);
+    }
+    if (tag == kOutputsTag && ++outputs_ > limits_.outputs) {
+      return TooMany("TOO_MANY_OUTPUTS", "outputs", limits_.outputs);
+    }
+    return absl::OkStatus();
+  }
+
+  bool TakePayload(Cursor& cursor) {
+    int64_t length = 0;
+    if (!ReadLength(cursor, length)) return false;
+    Payload& payload = envelope_.payload.emplace_back();
+    return cursor.Take(length, [&payload](const HostSpan& span) { payload.Append(span); });
+  }
+
+  // The field that begins at `field`, and whose `tag` has been read.
+  bool TakeHeader(Cursor& cursor, const Cursor& field, uint32_t tag) {
+    if (!SkipField(cursor, tag)) return false;
+    Cursor from = field;
+    return from.Take(field.left() - cursor.left(),
+                     [this](const HostSpan& span) { AppendToHeader(span, envelope_); });
+  }
+
+  const EnvelopeLimits limits_;
+  AttendEnvelope& envelope_;
+  size_t masks_ = 0, outputs_ = 0;
+};
+
 }  // namespace
 
 absl::Status MalformedMessage(const std::string& type_name, int64_t bytes) {
@@ -172,34 +242,37 @@ absl::Status MalformedMessage(const std::string& type_name, int64_t bytes) {
                     .retry_after = std::nullopt});
 }
 
-absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices, size_t max_payloads) {
+absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices,
+                                                  const EnvelopeLimits& limits) {
   AttendEnvelope envelope;
   envelope.payload.reserve(3);  // q, k and v
+  TESSERA_RETURN_IF_ERROR(FieldReader(limits, envelope).Read(slices));
+  return envelope;
+}
+
+absl::StatusOr<std::optional<AttendEnvelope>> OpenExplainEnvelope(std::span<const HostSpan> slices,
+                                                                  const EnvelopeLimits& limits) {
+  std::optional<AttendEnvelope> envelope;
+  std::optional<FieldReader> reader;  // of all occurrences: protobuf merges them
   Cursor cursor(slices);
   const auto malformed = [bytes = cursor.left()] {
-    return MalformedMessage(v1::AttendRequest::descriptor()->full_name(), bytes);
+    return MalformedMessage(v1::ExplainRequest::descriptor()->full_name(), bytes);
   };
   while (cursor.left() > 0) {
-    const Cursor field = cursor;
     uint32_t tag = 0;
     if (!ReadTag(cursor, tag)) return malformed();
-    if (tag != kRawTag) {
+    if (tag != kExplainedTag) {
       if (!SkipField(cursor, tag)) return malformed();
-      Cursor from = field;
-      from.Take(field.left() - cursor.left(),
-                [&envelope](const HostSpan& span) { AppendToHeader(span, envelope); });
       continue;
     }
     int64_t length = 0;
-    if (!ReadLength(cursor, length)) return malformed();
-    if (envelope.payload.size() == max_payloads) {
-      return InvalidArgument("TOO_MANY_PAYLOADS", "raw", absl::StrCat("at most ", max_payloads, " entries"),
-                             "more");
-    }
-    Payload& payload = envelope.payload.emplace_back();
-    if (!cursor.Take(length, [&payload](const HostSpan& span) { payload.Append(span); })) {
+    std::vector<HostSpan> request;
+    if (!ReadLength(cursor, length) ||
+        !cursor.Take(length, [&request](const HostSpan& span) { request.push_back(span); })) {
       return malformed();
     }
+    if (!envelope) reader.emplace(limits, envelope.emplace());
+    TESSERA_RETURN_IF_ERROR(reader->Read(request));
   }
   return envelope;
 }

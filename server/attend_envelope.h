@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,9 +25,21 @@ struct AttendEnvelope {
 // What a parser says of `bytes` bytes that are no message of that type: INVALID_ARGUMENT, MALFORMED_MESSAGE.
 absl::Status MalformedMessage(const std::string& type_name, int64_t bytes);
 
-// Finds the fields of the message in `slices` by the rules of protobuf's own parser: a message that it would
-// accept is taken apart as it would be, and of any other either this refuses or `header` is one that it
-// refuses. MalformedMessage; or INVALID_ARGUMENT, reason TOO_MANY_PAYLOADS, past `max_payloads` fields `raw`.
-absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices, size_t max_payloads);
+// What a message may ask protobuf to make: two bytes on the wire can become a hundred in memory.
+struct EnvelopeLimits {
+  size_t payloads, masks, outputs;  // entries of `raw`, `masks` and `outputs`
+  int64_t header_bytes;
+};
+
+// Finds the fields of the AttendRequest in `slices` by the rules of protobuf's own parser: a message that it
+// would accept is taken apart as it would be, and of any other either this refuses or `header` is one that it
+// refuses. MalformedMessage; or INVALID_ARGUMENT, reason TOO_MANY_PAYLOADS, TOO_MANY_MASKS, TOO_MANY_OUTPUTS
+// or HEADER_TOO_LARGE, past `limits`.
+absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices,
+                                                  const EnvelopeLimits& limits);
+
+// The same for the request in the ExplainRequest in `slices`; nothing, where it has none.
+absl::StatusOr<std::optional<AttendEnvelope>> OpenExplainEnvelope(std::span<const HostSpan> slices,
+                                                                  const EnvelopeLimits& limits);
 
 }  // namespace tessera

@@ -50,6 +50,10 @@ bool CanShareLaunch(const Job& job) {
   return q >= 0 && q == o && lse_fits && k >= 0 && k == v;
 }
 
+bool IsPlacedOnArrival(const Job& job) {
+  return job.backend->device().host_accessible() && !CanShareLaunch(job);
+}
+
 void PlaceOnHost(Job& job) {
   if (!job.inputs.empty()) return;
   const Clock::time_point begin = Clock::now();

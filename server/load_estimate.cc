@@ -1,18 +1,20 @@
 #include "server/load_estimate.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
 #include "backend/core/error.h"
+#include "server/batch_placement.h"
 
 namespace tessera {
 namespace {
 
 constexpr double kDecay = 0.875;
 
-// An estimate that no launch has confirmed for so long may be that of a cold start.
-constexpr std::chrono::seconds kValidFor(30);
+// What no launch has confirmed for so long may be wrong, as that of a cold start is.
+constexpr std::chrono::seconds kValidFor(10);
 
 // How much of the time that a request can spare, from its arrival to its deadline without its own launch, it
 // may wait. The rest is for the reply's way, and for launches that take longer than the last ones did. Less
@@ -32,26 +34,48 @@ std::string Milliseconds(Clock::duration duration) {
   return absl::StrCat(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count(), " ms");
 }
 
-absl::Status DeadlineUnreachable(Clock::duration most, Clock::duration wait, Clock::duration own) {
-  const std::string expected = absl::StrCat("a wait of at most ", Milliseconds(most));
-  const std::string actual = absl::StrCat("an estimated ", Milliseconds(wait));
+absl::Status DeadlineUnreachable(const std::string& message, const std::string& expected,
+                                 const std::string& actual, std::optional<std::chrono::milliseconds> retry) {
   return MakeError(
       absl::StatusCode::kResourceExhausted,
-      absl::StrCat("the request cannot end by its deadline, with a launch of ", Milliseconds(own),
-                   ": expected ", expected, ", got ", actual, "; try again later or allow more time"),
+      absl::StrCat("the request cannot end by its deadline", message, ": expected ", expected, ", got ", actual,
+                   retry.has_value() ? "; try again later or allow more time" : "; allow more time"),
       {.reason = "DEADLINE_UNREACHABLE",
        .metadata = {{"expected", expected}, {"actual", actual}},
-       .retry_after =
-           std::max(kLeastRetry, std::chrono::duration_cast<std::chrono::milliseconds>(wait - most))});
+       .retry_after = retry});
+}
+
+// Even if it ran at once.
+absl::Status TooLongByItself(Clock::duration allowed, Clock::duration own) {
+  return DeadlineUnreachable("", absl::StrCat("at least ", Milliseconds(own), " for its own launch"),
+                             Milliseconds(allowed), std::nullopt);
+}
+
+absl::Status TooLongAWait(Clock::duration most, Clock::duration wait, Clock::duration own) {
+  const auto over = std::chrono::duration_cast<std::chrono::milliseconds>(wait - most);
+  return DeadlineUnreachable(absl::StrCat(", with a launch of ", Milliseconds(own)),
+                             absl::StrCat("a wait of at most ", Milliseconds(most)),
+                             absl::StrCat("an estimated ", Milliseconds(wait)), std::max(kLeastRetry, over));
+}
+
+int Log4(double value) {
+  return value < 1 ? 0 : std::bit_width(static_cast<uint64_t>(std::min(value, 0x1p62))) / 2;
 }
 
 }  // namespace
 
+// What its launch will have to do: where it has been placed on arrival, nothing is left to move.
 LoadEstimate::Work LoadEstimate::WorkOf(const Job& job) {
-  return {
-      .jobs = 1,
-      .flops = static_cast<double>(job.size.flops),
-      .bytes = static_cast<double>(job.request.input_bytes) + static_cast<double>(job.request.output_bytes)};
+  const DecodedRequest& request = job.request;
+  const double bytes = static_cast<double>(request.input_bytes) + static_cast<double>(request.output_bytes);
+  return {.jobs = 1,
+          .flops = static_cast<double>(job.size.flops),
+          .bytes = IsPlacedOnArrival(job) ? 0 : bytes};
+}
+
+LoadEstimate::SizeClass LoadEstimate::ClassOf(const Job& job) {
+  const Work work = WorkOf(job);
+  return {.backend = job.backend, .flops = Log4(work.flops), .bytes = Log4(work.bytes)};
 }
 
 void LoadEstimate::Move(const Work& some, Work* from, Work* to) {
@@ -62,19 +86,19 @@ void LoadEstimate::Move(const Work& some, Work* from, Work* to) {
 }
 
 void LoadEstimate::Push(const Job& job) {
-  Move(WorkOf(job), nullptr, &loads_[job.backend].waiting);
+  Move(WorkOf(job), nullptr, &loads_[ClassOf(job)].waiting);
   ++waiting_;
 }
 
 void LoadEstimate::Drop(const Job& job) {
-  Move(WorkOf(job), &loads_[job.backend].waiting, nullptr);
+  Move(WorkOf(job), &loads_[ClassOf(job)].waiting, nullptr);
   --waiting_;
 }
 
 void LoadEstimate::Begin(const Jobs& jobs, Clock::time_point now) {
   if (running_ == 0) running_since_ = now;
   for (const auto& job : jobs) {
-    Load& load = loads_[job->backend];
+    Load& load = loads_[ClassOf(*job)];
     Move(WorkOf(*job), &load.waiting, &load.running);
     --waiting_;
     ++running_;
@@ -84,29 +108,43 @@ void LoadEstimate::Begin(const Jobs& jobs, Clock::time_point now) {
 void LoadEstimate::End(const Jobs& jobs, bool succeeded, Clock::time_point now) {
   running_since_ = now;
   for (const auto& job : jobs) {
-    Move(WorkOf(*job), &loads_[job->backend].running, nullptr);
+    Move(WorkOf(*job), &loads_[ClassOf(*job)].running, nullptr);
     --running_;
   }
-  if (succeeded) Learn(jobs, now, loads_[jobs.front()->backend].recent);
+  if (succeeded) Learn(jobs, now);
+  std::erase_if(loads_, [now](const auto& entry) {
+    const Load& load = entry.second;
+    return load.waiting.jobs == 0 && load.running.jobs == 0 && !IsKnown(load.recent, now);
+  });
 }
 
-void LoadEstimate::Learn(const Jobs& jobs, Clock::time_point now, Recent& recent) {
-  for (double* total : {&recent.flops, &recent.compute_us, &recent.bytes, &recent.transfer_us})
-    *total *= kDecay;
+void LoadEstimate::Learn(const Jobs& jobs, Clock::time_point now) {
+  Work launch;
+  for (const auto& job : jobs) Move(WorkOf(*job), nullptr, &launch);
+  const TimeLedger& time = jobs.front()->ledger.time;  // the launch's: the same for all
+  const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0; };
   for (const auto& job : jobs) {
+    Recent& recent = loads_[ClassOf(*job)].recent;
+    if (recent.updated != now) {  // once a launch
+      for (double* total : {&recent.flops, &recent.compute_us, &recent.bytes, &recent.transfer_us})
+        *total *= kDecay;
+      recent.updated = now;
+    }
     const Work work = WorkOf(*job);
     recent.flops += work.flops;
     recent.bytes += work.bytes;
+    recent.compute_us += time.compute * share(work.flops, launch.flops);
+    recent.transfer_us += (time.transfer_in + time.transfer_out) * share(work.bytes, launch.bytes);
   }
-  const TimeLedger& time = jobs.front()->ledger.time;  // the launch's: the same for all
-  recent.compute_us += time.compute;
-  recent.transfer_us += time.transfer_in + time.transfer_out;
-  recent.updated = now;
+}
+
+bool LoadEstimate::IsKnown(const Recent& recent, Clock::time_point now) {
+  return recent.updated != Clock::time_point() && now - recent.updated <= kValidFor;
 }
 
 std::optional<Clock::duration> LoadEstimate::DurationOf(const Work& work, const Recent& recent,
                                                         Clock::time_point now) {
-  if (recent.updated == Clock::time_point() || now - recent.updated > kValidFor) return std::nullopt;
+  if (!IsKnown(recent, now)) return std::nullopt;
   const auto scaled = [](double amount, double known, double us) {
     return known > 0 ? amount / known * us : 0;
   };
@@ -116,7 +154,7 @@ std::optional<Clock::duration> LoadEstimate::DurationOf(const Work& work, const 
 
 Clock::duration LoadEstimate::Wait(Clock::time_point now) const {
   Clock::duration waiting{}, running{};
-  for (const auto& [backend, load] : loads_) {
+  for (const auto& [size, load] : loads_) {
     waiting += DurationOf(load.waiting, load.recent, now).value_or(Clock::duration{});
     running += DurationOf(load.running, load.recent, now).value_or(Clock::duration{});
   }
@@ -135,14 +173,14 @@ absl::Status LoadEstimate::CheckBeforeLaunch(const Job& job, Clock::time_point n
 
 absl::Status LoadEstimate::Check(const Job& job, Clock::duration wait, double share,
                                  Clock::time_point now) const {
-  const auto load = loads_.find(job.backend);
+  const auto load = loads_.find(ClassOf(job));
   if (load == loads_.end()) return absl::OkStatus();
   const auto own = DurationOf(WorkOf(job), load->second.recent, now);
   if (!own) return absl::OkStatus();
-  const Clock::duration spare = job.context.deadline - job.context.arrival - *own;
-  const auto most = std::max(FromMicroseconds(share * Microseconds(spare)), Clock::duration{});
-  if (spare >= Clock::duration{} && wait <= most) return absl::OkStatus();
-  return DeadlineUnreachable(most, wait, *own);
+  const Clock::duration allowed = job.context.deadline - job.context.arrival;
+  if (*own > allowed) return TooLongByItself(allowed, *own);
+  const auto most = FromMicroseconds(share * Microseconds(allowed - *own));
+  return wait <= most ? absl::OkStatus() : TooLongAWait(most, wait, *own);
 }
 
 }  // namespace tessera

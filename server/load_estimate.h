@@ -2,6 +2,7 @@
 // rather than computed for nobody. Not thread-safe.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -11,9 +12,10 @@
 
 namespace tessera {
 
-// Goes by the time that recent launches took per floating-point operation and per byte moved, for each
-// backend. Where the transfers of one launch overlap another's work that is too much, and the queue is kept
-// shorter than it might be.
+// Goes by the time per floating-point operation and per byte moved that jobs of the same backend and about the
+// same size took lately: a small launch's time says little of a large one's, whose fixed costs weigh less. Of
+// sizes that have not run for a while nothing is known. Where the transfers of one launch overlap another's
+// work the estimate is too much, and the queue is kept shorter than it might be.
 class LoadEstimate {
  public:
   // The job joins the queue.
@@ -28,19 +30,26 @@ class LoadEstimate {
   // How long a job that joins the queue now will wait. What nothing is known of counts for nothing.
   Clock::duration Wait(Clock::time_point now) const;
 
-  // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, with a retry hint, where a job that is not in the queue
-  // yet would not end by its deadline. OK where nothing is known, and where nothing is queued or runs: the
-  // attempt is at nobody's expense, and corrects a wrong estimate; under a steady load none comes about.
+  // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, where a job that is not in the queue yet would not end by
+  // its deadline; with a retry hint, unless its own launch alone takes longer. OK where nothing is known: what
+  // is refused teaches nothing, so a wrong estimate is forgotten within seconds. OK also where nothing is
+  // queued or runs: the attempt is at nobody's expense.
   absl::Status CheckBeforeQueue(const Job& job, Clock::time_point now) const;
   // The same for a job of the queue, launched now.
   absl::Status CheckBeforeLaunch(const Job& job, Clock::time_point now) const;
 
  private:
+  // Jobs within a factor of 4 of each other in operations and in bytes.
+  struct SizeClass {
+    const Backend* backend = nullptr;
+    int flops = 0, bytes = 0;  // logarithms to base 4
+    auto operator<=>(const SizeClass&) const = default;
+  };
   struct Work {
     int64_t jobs = 0;
     double flops = 0, bytes = 0;
   };
-  // Totals over launches, each of which counts 7/8 as much as the next.
+  // Totals over launches that had such jobs, by their shares of it. Each counts 7/8 as much as the next.
   struct Recent {
     double flops = 0, compute_us = 0;
     double bytes = 0, transfer_us = 0;
@@ -52,14 +61,16 @@ class LoadEstimate {
   };
 
   static Work WorkOf(const Job& job);
+  static SizeClass ClassOf(const Job& job);
   static void Move(const Work& some, Work* from, Work* to);
-  static void Learn(const Jobs& jobs, Clock::time_point now, Recent& recent);
+  void Learn(const Jobs& jobs, Clock::time_point now);
+  static bool IsKnown(const Recent& recent, Clock::time_point now);
   // Nothing when nothing is known.
   static std::optional<Clock::duration> DurationOf(const Work& work, const Recent& recent,
                                                    Clock::time_point now);
   absl::Status Check(const Job& job, Clock::duration wait, double share, Clock::time_point now) const;
 
-  std::map<const Backend*, Load> loads_;
+  std::map<SizeClass, Load> loads_;    // of what waits, runs, or is known
   int64_t waiting_ = 0, running_ = 0;  // jobs
   Clock::time_point running_since_;    // since when what runs now has had the device, roughly
 };

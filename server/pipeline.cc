@@ -135,7 +135,7 @@ absl::Status Pipeline::Prepare(Job& job, grpc::ByteBuffer& message) {
   job.ledger.memory.output = request.output_bytes;
   // What may share a launch is copied straight into it, and what a device keeps in its own memory straight
   // into staging. The rest is placed here, where many requests can be at a time and no launch waits for it.
-  if (job.backend->device().host_accessible() && !CanShareLaunch(job)) PlaceOnHost(job);
+  if (IsPlacedOnArrival(job)) PlaceOnHost(job);
   return absl::OkStatus();
 }
 
@@ -148,10 +148,9 @@ absl::StatusOr<grpc::ByteBuffer> Pipeline::Explain(RequestContext context, const
   Job job;  // for the log line
   job.context = std::move(context);
   absl::StatusOr<grpc::ByteBuffer> reply = Guarded(kServer, [&]() -> absl::StatusOr<grpc::ByteBuffer> {
-    v1::ExplainRequest wire;
-    TESSERA_RETURN_IF_ERROR(ParseMessage(message, options_.limits.max_message_bytes, wire));
-    if (!wire.has_request()) return InvalidArgument("REQUEST_MISSING", "request", "an AttendRequest", "none");
-    TESSERA_ASSIGN_OR_RETURN(job.request, DecodeRequest(wire.request(), {}, DataRequirement::kShapesOnly));
+    TESSERA_ASSIGN_OR_RETURN(const auto wire,
+                             WireRequest::ParseExplain(message, options_.limits.max_message_bytes));
+    TESSERA_ASSIGN_OR_RETURN(job.request, DecodeRequest(wire->header(), {}, DataRequirement::kShapesOnly));
     TESSERA_RETURN_IF_ERROR(Validate(job.request.problem, DataRequirement::kShapesOnly));
     job.size = SizeOf(job.request.problem);
     TESSERA_ASSIGN_OR_RETURN(job.backend, Resolve(job.request));

@@ -10,7 +10,6 @@
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/wire_format_lite.h"
 #include "grpcpp/support/proto_buffer_reader.h"
-#include "server/attend_envelope.h"
 #include "server/request_codec.h"
 
 namespace tessera {
@@ -18,8 +17,12 @@ namespace {
 
 using google::protobuf::internal::WireFormatLite;
 
-// Q, K, V and a mask for each sequence: no request that is good has more.
-constexpr size_t kMaxPayloads = 3 + static_cast<size_t>(kMaxSequences);
+// No good request has more payloads than Q, K, V and a mask for each sequence, or twice the same output; the
+// lengths, offsets and scales of a million sequences have room in the header.
+constexpr EnvelopeLimits kEnvelopeLimits{.payloads = 3 + static_cast<size_t>(kMaxSequences),
+                                         .masks = static_cast<size_t>(kMaxSequences),
+                                         .outputs = 16,
+                                         .header_bytes = int64_t{64} << 20};
 
 // Tag and length of one entry of AttendResponse.raw.
 std::string RawPrefix(int64_t bytes) {
@@ -118,25 +121,46 @@ google::protobuf::ArenaOptions WireRequest::ArenaAt(char* block, size_t bytes) {
   return options;
 }
 
-absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::ByteBuffer& bytes,
-                                                                int64_t max_bytes) {
+WireRequest::WireRequest()
+    : arena_(ArenaAt(block_, sizeof(block_))),
+      header_(google::protobuf::Arena::CreateMessage<v1::AttendRequest>(&arena_)) {}
+
+absl::StatusOr<std::vector<HostSpan>> WireRequest::Keep(const grpc::ByteBuffer& bytes, int64_t max_bytes) {
   TESSERA_RETURN_IF_ERROR(CheckMessageSize(bytes, max_bytes));
-  std::unique_ptr<WireRequest> request(new WireRequest);
-  request->header_ = google::protobuf::Arena::CreateMessage<v1::AttendRequest>(&request->arena_);
-  if (bytes.Length() == 0) return request;  // a message of defaults
-  if (!bytes.Dump(&request->slices_).ok()) {
-    return absl::InternalError("gRPC does not show the message's bytes");
-  }
   std::vector<HostSpan> spans;
-  spans.reserve(request->slices_.size());
-  for (const grpc::Slice& slice : request->slices_) {
+  if (bytes.Length() == 0) return spans;  // a message of defaults
+  if (!bytes.Dump(&slices_).ok()) return absl::InternalError("gRPC does not show the message's bytes");
+  spans.reserve(slices_.size());
+  for (const grpc::Slice& slice : slices_) {
     spans.push_back({reinterpret_cast<const std::byte*>(slice.begin()), static_cast<int64_t>(slice.size())});
   }
-  TESSERA_ASSIGN_OR_RETURN(AttendEnvelope envelope, OpenAttendEnvelope(spans, kMaxPayloads));
-  if (!ParseHeader(envelope, *request->header_)) {
-    return MalformedMessage(request->header_->GetTypeName(), static_cast<int64_t>(bytes.Length()));
+  return spans;
+}
+
+absl::Status WireRequest::Take(AttendEnvelope envelope, size_t message_bytes) {
+  if (!ParseHeader(envelope, *header_)) {
+    return MalformedMessage(header_->GetTypeName(), static_cast<int64_t>(message_bytes));
   }
-  request->payload_ = std::move(envelope.payload);
+  payload_ = std::move(envelope.payload);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::Parse(const grpc::ByteBuffer& bytes,
+                                                                int64_t max_bytes) {
+  std::unique_ptr<WireRequest> request(new WireRequest);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<HostSpan> spans, request->Keep(bytes, max_bytes));
+  TESSERA_ASSIGN_OR_RETURN(AttendEnvelope envelope, OpenAttendEnvelope(spans, kEnvelopeLimits));
+  TESSERA_RETURN_IF_ERROR(request->Take(std::move(envelope), bytes.Length()));
+  return request;
+}
+
+absl::StatusOr<std::unique_ptr<WireRequest>> WireRequest::ParseExplain(const grpc::ByteBuffer& bytes,
+                                                                       int64_t max_bytes) {
+  std::unique_ptr<WireRequest> request(new WireRequest);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<HostSpan> spans, request->Keep(bytes, max_bytes));
+  TESSERA_ASSIGN_OR_RETURN(auto envelope, OpenExplainEnvelope(spans, kEnvelopeLimits));
+  if (!envelope) return InvalidArgument("REQUEST_MISSING", "request", "an AttendRequest", "none");
+  TESSERA_RETURN_IF_ERROR(request->Take(*std::move(envelope), bytes.Length()));
   return request;
 }
 

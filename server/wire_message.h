@@ -12,6 +12,7 @@
 #include "google/protobuf/arena.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/slice.h"
+#include "server/attend_envelope.h"
 #include "server/output_memory.h"
 #include "server/payload.h"
 #include "tessera/v1/attention.pb.h"
@@ -34,8 +35,12 @@ std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes);
 // where gRPC put it, in buffers that this keeps.
 class WireRequest {
  public:
-  // Agrees with protobuf's parser on every message. RESOURCE_EXHAUSTED and INVALID_ARGUMENT as ParseMessage.
+  // An AttendRequest. Agrees with protobuf's parser on every message within its limits. RESOURCE_EXHAUSTED and
+  // INVALID_ARGUMENT as ParseMessage, or past the limits of OpenAttendEnvelope.
   static absl::StatusOr<std::unique_ptr<WireRequest>> Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes);
+  // The one in an ExplainRequest, likewise. INVALID_ARGUMENT, reason REQUEST_MISSING, where there is none.
+  static absl::StatusOr<std::unique_ptr<WireRequest>> ParseExplain(const grpc::ByteBuffer& bytes,
+                                                                   int64_t max_bytes);
 
   const v1::AttendRequest& header() const { return *header_; }  // all but `raw`
   // Once. Its memory lives until ReleaseBuffers, or as long as this.
@@ -43,12 +48,15 @@ class WireRequest {
   void ReleaseBuffers() { slices_.clear(); }
 
  private:
-  WireRequest() : arena_(ArenaAt(block_, sizeof(block_))) {}
+  WireRequest();
   static google::protobuf::ArenaOptions ArenaAt(char* block, size_t bytes);
+  // Keeps the slices of `bytes`, within its limit; where their bytes lie.
+  absl::StatusOr<std::vector<HostSpan>> Keep(const grpc::ByteBuffer& bytes, int64_t max_bytes);
+  absl::Status Take(AttendEnvelope envelope, size_t message_bytes);
 
   alignas(8) char block_[1024];  // holds the header of a plain request
   google::protobuf::Arena arena_;
-  v1::AttendRequest* header_ = nullptr;
+  v1::AttendRequest* header_;
   std::vector<grpc::Slice> slices_;  // short ones hold their bytes themselves: never moved one by one
   std::vector<Payload> payload_;
 };

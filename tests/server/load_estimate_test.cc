@@ -5,6 +5,7 @@
 
 #include "backend/core/error.h"
 #include "gtest/gtest.h"
+#include "server/batch_placement.h"
 #include "tests/backend/fake_device.h"
 #include "tests/backend/status_expectations.h"
 #include "tests/server/reference_backend.h"
@@ -50,6 +51,10 @@ class LoadEstimateTest : public ::testing::Test {
     load_.End(jobs, succeeded, now_);
   }
 
+  void Push(int count, int64_t flops = 100) {
+    for (int i = 0; i < count; ++i) load_.Push(*MakeJob(flops));
+  }
+
   // Makes it known that 100 flops take 10 ms.
   void Teach() { End(Begin(1), milliseconds(10)); }
 
@@ -59,7 +64,7 @@ class LoadEstimateTest : public ::testing::Test {
   }
 
   Clock::time_point now_ = Clock::time_point(std::chrono::hours(1));
-  testing::FakeDevice device_;
+  testing::FakeDevice device_{{.host_accessible = false}};  // so that launches move the bytes
   testing::BackendControl control_;
   testing::ReferenceBackend backend_{"reference", 1, device_, control_},
       other_{"other", 1, device_, control_};
@@ -68,28 +73,62 @@ class LoadEstimateTest : public ::testing::Test {
 
 TEST_F(LoadEstimateTest, AdmitsWhileNothingIsKnown) {
   const Jobs running = Begin(1);
-  for (int i = 0; i < 1000; ++i) load_.Push(*MakeJob(100));
+  Push(1000);
   EXPECT_EQ(load_.Wait(now_), Clock::duration{});
   EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(1)), now_).ok());
 }
 
 TEST_F(LoadEstimateTest, CountsWorkNotRequests) {
   Teach();
-  load_.Push(*MakeJob(500));
+  Push(5);
   EXPECT_EQ(load_.Wait(now_), milliseconds(50));
-  const auto leaves = MakeJob(200);
+  const auto leaves = MakeJob(120);  // 1.2 times as much, and as long
   load_.Push(*leaves);
-  EXPECT_EQ(load_.Wait(now_), milliseconds(70));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(62));
   load_.Drop(*leaves);
   EXPECT_EQ(load_.Wait(now_), milliseconds(50));
 }
 
 TEST_F(LoadEstimateTest, CountsBytesApart) {
   End(Begin(1, 100, 1000), milliseconds(10), milliseconds(4));
-  load_.Push(*MakeJob(0, Clock::duration::max(), 500));
-  EXPECT_EQ(load_.Wait(now_), milliseconds(2));
-  load_.Push(*MakeJob(50));
-  EXPECT_EQ(load_.Wait(now_), milliseconds(7));
+  load_.Push(*MakeJob(100, Clock::duration::max(), 750));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(13));
+}
+
+// The host copies those on arrival, many at a time.
+TEST_F(LoadEstimateTest, CountsNoBytesThatArePlacedOnArrival) {
+  testing::FakeDevice host{{.host_accessible = true}};
+  testing::ReferenceBackend backend{"host", 1, host, control_};
+  const auto make = [&] { return MakeJob(100, Clock::duration::max(), int64_t{1} << 24, &backend); };
+  ASSERT_TRUE(IsPlacedOnArrival(*make()));
+  Jobs jobs;
+  jobs.push_back(make());
+  load_.Push(*jobs.front());
+  load_.Begin(jobs, now_);
+  End(jobs, milliseconds(10), milliseconds(4));
+  load_.Push(*make());
+  EXPECT_EQ(load_.Wait(now_), milliseconds(10));
+}
+
+// A launch of few operations is all fixed cost: a thousand times its time per operation is no estimate.
+TEST_F(LoadEstimateTest, SaysNothingOfOtherSizes) {
+  for (int i = 0; i < 200; ++i) End(Begin(1), milliseconds(1));
+  const Jobs running = Begin(1);
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(1'000'000, milliseconds(100)), now_).ok());
+  Push(1, 1'000'000);
+  EXPECT_EQ(load_.Wait(now_), milliseconds(1)) << "of what runs";
+}
+
+TEST_F(LoadEstimateTest, KnowsEachSizeAmongOthers) {
+  for (int i = 0; i < 20; ++i) {
+    End(Begin(1, 1'000'000), milliseconds(50));
+    for (int k = 0; k < 50; ++k) End(Begin(1), milliseconds(1));
+  }
+  Push(10);
+  Push(1, 1'000'000);
+  EXPECT_EQ(load_.Wait(now_), milliseconds(60));
+  ExpectUnreachable(load_.CheckBeforeQueue(*MakeJob(1'000'000, milliseconds(100)), now_));
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(1'000'000, milliseconds(140)), now_).ok());
 }
 
 TEST_F(LoadEstimateTest, TakesASharedLaunchAsOne) {
@@ -117,7 +156,7 @@ TEST_F(LoadEstimateTest, KeepsBackendsApart) {
 
 TEST_F(LoadEstimateTest, RefusesWhatWouldWaitTooLong) {
   Teach();
-  load_.Push(*MakeJob(700));  // 70 ms
+  Push(7);  // 70 ms
   // 10 ms of its own; of the rest it may wait three quarters.
   ExpectUnreachable(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(103)), now_));
   EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(104)), now_).ok());
@@ -126,6 +165,17 @@ TEST_F(LoadEstimateTest, RefusesWhatWouldWaitTooLong) {
   EXPECT_EQ(GetErrorDetail(refused)->retry_after, milliseconds(40));
   EXPECT_EQ(GetErrorDetail(refused)->metadata.at("expected"), "a wait of at most 30 ms");
   EXPECT_EQ(GetErrorDetail(refused)->metadata.at("actual"), "an estimated 70 ms");
+}
+
+// Waiting does not help it.
+TEST_F(LoadEstimateTest, RefusesWhatIsTooLongByItselfWithoutARetryHint) {
+  Teach();
+  Push(1);
+  const absl::Status refused = load_.CheckBeforeQueue(*MakeJob(100, milliseconds(9)), now_);
+  ExpectError(refused, absl::StatusCode::kResourceExhausted, "DEADLINE_UNREACHABLE");
+  EXPECT_FALSE(GetErrorDetail(refused)->retry_after.has_value());
+  EXPECT_EQ(GetErrorDetail(refused)->metadata.at("expected"), "at least 10 ms for its own launch");
+  EXPECT_EQ(GetErrorDetail(refused)->metadata.at("actual"), "9 ms");
 }
 
 TEST_F(LoadEstimateTest, CountsTheTimeSinceArrival) {
@@ -148,7 +198,7 @@ TEST_F(LoadEstimateTest, RefusesWhatHasWaitedTooLong) {
 // Else an estimate that is wrong would never be put right.
 TEST_F(LoadEstimateTest, LetsTheOnlyRequestTry) {
   Teach();
-  const auto job = MakeJob(1'000'000, milliseconds(1));
+  const auto job = MakeJob(100, milliseconds(1));
   EXPECT_TRUE(load_.CheckBeforeQueue(*job, now_).ok());
   load_.Push(*job);
   EXPECT_TRUE(load_.CheckBeforeLaunch(*job, now_).ok());
@@ -167,6 +217,8 @@ TEST_F(LoadEstimateTest, LearnsNothingFromAFailureAndForgetsWhatIsOld) {
   load_.Push(*MakeJob(100));
   EXPECT_EQ(load_.Wait(now_), milliseconds(10));
   EXPECT_EQ(load_.Wait(now_ + std::chrono::minutes(1)), Clock::duration{});
+  now_ += std::chrono::minutes(1);
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(1)), now_).ok());
 }
 
 }  // namespace

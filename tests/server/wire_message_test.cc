@@ -3,10 +3,13 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "tests/backend/status_expectations.h"
 #include "tests/server/request_builder.h"
 
 namespace tessera {
 namespace {
+
+using testing::ExpectError;
 
 constexpr size_t kMaxBytes = 128;
 
@@ -43,6 +46,76 @@ TEST(ReadRequestIdTest, IsEmptyWhereThereIsNone) {
   EXPECT_EQ(ReadRequestId(BufferOf("\x0a\x7fshort"), kMaxBytes), "") << "cut off";
   EXPECT_EQ(ReadRequestId(BufferOf("\x0a\x02\xff\xfe"), kMaxBytes), "") << "no UTF-8";
   EXPECT_EQ(ReadRequestId(BufferOf("\x07\x07\x07"), kMaxBytes), "") << "no message";
+}
+
+constexpr int64_t kNoLimit = int64_t{1} << 40;
+
+std::string Repeated(const std::string& bytes, int count) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += bytes;
+  return all;
+}
+
+std::string ExplainOf(const std::string& attend) {
+  v1::ExplainRequest request;
+  request.mutable_request();
+  std::string bytes = request.SerializeAsString();  // field 1, of no bytes
+  bytes.pop_back();
+  for (size_t length = attend.size();; length >>= 7) {
+    bytes.push_back(static_cast<char>((length & 0x7f) | (length >= 0x80 ? 0x80 : 0)));
+    if (length < 0x80) return bytes + attend;
+  }
+}
+
+// Each would cost protobuf some 50 times its size in memory.
+TEST(WireRequestTest, RefusesFloodsOfSmallMessages) {
+  struct {
+    std::string flood;
+    const char* reason;
+  } const cases[] = {
+      {Repeated(std::string("\x52\x00", 2), (1 << 20) + 1), "TOO_MANY_MASKS"},
+      {Repeated(std::string("\x5a\x00", 2), 17), "TOO_MANY_OUTPUTS"},
+      {Repeated(std::string("\x7a\x00", 2), (1 << 20) + 4), "TOO_MANY_PAYLOADS"},
+      {Repeated(std::string("\x38\x01", 2), (32 << 20) + 1), "HEADER_TOO_LARGE"},  // q_lens
+  };
+  for (const auto& [flood, reason] : cases) {
+    SCOPED_TRACE(reason);
+    ExpectError(WireRequest::Parse(BufferOf(flood), kNoLimit).status(), absl::StatusCode::kInvalidArgument,
+                reason);
+    ExpectError(WireRequest::ParseExplain(BufferOf(ExplainOf(flood)), kNoLimit).status(),
+                absl::StatusCode::kInvalidArgument, reason);
+  }
+}
+
+TEST(WireRequestTest, CountsAcrossThePartsOfAnExplainRequest) {
+  const std::string half = ExplainOf(Repeated(std::string("\x5a\x00", 2), 9));
+  EXPECT_TRUE(WireRequest::ParseExplain(BufferOf(half), kNoLimit).ok());
+  ExpectError(WireRequest::ParseExplain(BufferOf(half + half), kNoLimit).status(),
+              absl::StatusCode::kInvalidArgument, "TOO_MANY_OUTPUTS");
+}
+
+TEST(WireRequestTest, TakesTheMergedRequestOfAnExplainRequest) {
+  v1::AttendRequest backend;
+  backend.set_backend("cpu_standard");
+  const std::string bytes =
+      ExplainOf(Named("first").SerializeAsString()) + ExplainOf(backend.SerializeAsString());
+  v1::ExplainRequest theirs;
+  ASSERT_TRUE(theirs.ParseFromString(bytes));
+  const auto ours = WireRequest::ParseExplain(BufferOf(bytes), kNoLimit);
+  ASSERT_TRUE(ours.ok()) << ours.status();
+  theirs.mutable_request()->clear_raw();
+  EXPECT_EQ((*ours)->header().SerializeAsString(), theirs.request().SerializeAsString());
+  EXPECT_EQ((*ours)->TakePayload().size(), 3u);
+}
+
+TEST(WireRequestTest, RefusesAnExplainRequestThatIsNone) {
+  ExpectError(WireRequest::ParseExplain(grpc::ByteBuffer(), kNoLimit).status(),
+              absl::StatusCode::kInvalidArgument, "REQUEST_MISSING");
+  const std::string good = ExplainOf(Named("cut").SerializeAsString());
+  for (const std::string& bad : {good.substr(0, good.size() - 1), good + "\x0a", ExplainOf("\x0a\x06short")}) {
+    ExpectError(WireRequest::ParseExplain(BufferOf(bad), kNoLimit).status(),
+                absl::StatusCode::kInvalidArgument, "MALFORMED_MESSAGE");
+  }
 }
 
 }  // namespace
