@@ -174,7 +174,8 @@ absl::Status TooMany(const char* reason, const char* field, size_t most) {
 // Takes the fields of one message apart, and adds them to an envelope.
 class FieldReader {
  public:
-  FieldReader(const EnvelopeLimits& limits, AttendEnvelope& envelope) : limits_(limits), envelope_(envelope) {}
+  FieldReader(const EnvelopeLimits& limits, AttendEnvelope& envelope)
+      : limits_(limits), envelope_(envelope) {}
 
   absl::Status Read(std::span<const HostSpan> slices) {
     Cursor cursor(slices);

@@ -20,8 +20,8 @@ namespace tessera {
 // own, and laid out so that its tokens can be moved as a block.
 bool CanShareLaunch(const Job& job);
 
-// Whether the inputs of `job` are placed where its backend reads them when it arrives, by the thread that read
-// it, rather than by its launch: large requests of a device that sees host memory.
+// Whether the inputs of `job` are placed where its backend reads them when it arrives, by the thread that
+// read it, rather than by its launch: large requests of a device that sees host memory.
 bool IsPlacedOnArrival(const Job& job);
 
 // Copies the inputs of a job that runs by itself, on a device that sees host memory, to where its backend

@@ -1,19 +1,28 @@
 #include "server/copy_threads.h"
 
 #include <algorithm>
+#include <system_error>
+
+#include "backend/core/usable_cores.h"
 
 namespace tessera {
 namespace {
 
-int ThreadsFor(int most) {
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, std::max(most, 1));
-}
+int ThreadsFor(int most) { return std::clamp(most, 1, UsableCores()); }
 
 }  // namespace
 
 CopyThreads::CopyThreads(int most) : begin_(ThreadsFor(most)), end_(ThreadsFor(most)) {
-  for (int index = 1; index < ThreadsFor(most); ++index)
-    threads_.emplace_back([this, index] { Loop(index); });
+  const int threads = ThreadsFor(most);
+  threads_.reserve(static_cast<size_t>(threads - 1));
+  for (int index = 1; index < threads; ++index) {
+    try {
+      threads_.emplace_back([this, index] { Loop(index); });
+    } catch (const std::system_error&) {  // no more threads: the barriers wait for one less
+      begin_.arrive_and_drop();
+      end_.arrive_and_drop();
+    }
+  }
 }
 
 CopyThreads::~CopyThreads() {

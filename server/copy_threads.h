@@ -11,7 +11,8 @@ namespace tessera {
 // Run is for one thread at a time.
 class CopyThreads {
  public:
-  // As many threads as the process may use cores, the caller's among them, and no more than `most`.
+  // As many threads as the process may use cores, the caller's among them, and no more than `most`; fewer
+  // where the system starts no more.
   explicit CopyThreads(int most);
   ~CopyThreads();
   CopyThreads(const CopyThreads&) = delete;

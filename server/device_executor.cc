@@ -9,15 +9,15 @@
 
 namespace tessera {
 
-DeviceExecutor::DeviceExecutor(Device& device, int64_t workspace_limit, Owner& owner)
+DeviceExecutor::DeviceExecutor(Device& device, int64_t workspace_limit, int copiers, Owner& owner)
     : Executor(device, owner),
       workspace_(device, TESSERA_MEMORY_DEVICE, workspace_limit),
       output_memory_(device),
-      copiers_(kCopiers) {}
+      copiers_(copiers) {}
 
 absl::StatusOr<std::unique_ptr<Executor>> DeviceExecutor::Create(Device& device, int64_t workspace_limit,
-                                                                 Owner& owner) {
-  std::unique_ptr<DeviceExecutor> executor(new DeviceExecutor(device, workspace_limit, owner));
+                                                                 int copiers, Owner& owner) {
+  std::unique_ptr<DeviceExecutor> executor(new DeviceExecutor(device, workspace_limit, copiers, owner));
   TESSERA_ASSIGN_OR_RETURN(executor->streams_, DeviceStreams::Create(device));
   for (int i = 0; i < kSlots; ++i) {
     TESSERA_ASSIGN_OR_RETURN(auto slot,

@@ -27,7 +27,7 @@ namespace tessera {
 class DeviceExecutor : public Executor {
  public:
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device, int64_t workspace_limit,
-                                                          Owner& owner);
+                                                          int copiers, Owner& owner);
   ~DeviceExecutor() override;
 
   void AwaitRoom() override;
@@ -37,8 +37,6 @@ class DeviceExecutor : public Executor {
  private:
   // One launch whose inputs move in, one that computes, one whose outputs move out.
   static constexpr int kSlots = 3;
-  // Threads that copy inputs into pinned memory.
-  static constexpr int kCopiers = 4;
 
   // What the collecting thread does next: wait for a chunk, or end a launch that was queued with `queued`
   // and, if that failed, then fenced.
@@ -49,7 +47,7 @@ class DeviceExecutor : public Executor {
     bool is_fenced = false;
   };
 
-  DeviceExecutor(Device& device, int64_t workspace_limit, Owner& owner);
+  DeviceExecutor(Device& device, int64_t workspace_limit, int copiers, Owner& owner);
 
   LaunchSlot& TakeSlot(Jobs jobs);
   void FreeSlot(LaunchSlot& slot);

@@ -16,11 +16,11 @@ constexpr int64_t kWorkspaceAlignment = 64;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(Device& device, int64_t max_workspace_bytes,
-                                                           Owner& owner) {
+                                                           int copiers, Owner& owner) {
   // Admission has compared what a plan asks for; the arena compares what that is rounded up to.
   const int64_t workspace_limit = RoundUp(max_workspace_bytes, kWorkspaceAlignment);
   if (device.host_accessible()) return HostExecutor::Create(device, workspace_limit, owner);
-  return DeviceExecutor::Create(device, workspace_limit, owner);
+  return DeviceExecutor::Create(device, workspace_limit, copiers, owner);
 }
 
 void Executor::Settle(Jobs jobs, const absl::Status& status, bool had_company) {

@@ -34,9 +34,10 @@ class Executor {
     ~Owner() = default;
   };
 
-  // The right one for `device`. Device and owner outlive the executor.
+  // The right one for `device`, which with at most `copiers` threads copies inputs to where the device gets
+  // them. Device and owner outlive the executor.
   static absl::StatusOr<std::unique_ptr<Executor>> Create(Device& device, int64_t max_workspace_bytes,
-                                                          Owner& owner);
+                                                          int copiers, Owner& owner);
   // Waits for what runs.
   virtual ~Executor() = default;
   Executor(const Executor&) = delete;

@@ -38,8 +38,8 @@ absl::Status DeadlineUnreachable(const std::string& message, const std::string& 
                                  const std::string& actual, std::optional<std::chrono::milliseconds> retry) {
   return MakeError(
       absl::StatusCode::kResourceExhausted,
-      absl::StrCat("the request cannot end by its deadline", message, ": expected ", expected, ", got ", actual,
-                   retry.has_value() ? "; try again later or allow more time" : "; allow more time"),
+      absl::StrCat("the request cannot end by its deadline", message, ": expected ", expected, ", got ",
+                   actual, retry.has_value() ? "; try again later or allow more time" : "; allow more time"),
       {.reason = "DEADLINE_UNREACHABLE",
        .metadata = {{"expected", expected}, {"actual", actual}},
        .retry_after = retry});
@@ -68,9 +68,8 @@ int Log4(double value) {
 LoadEstimate::Work LoadEstimate::WorkOf(const Job& job) {
   const DecodedRequest& request = job.request;
   const double bytes = static_cast<double>(request.input_bytes) + static_cast<double>(request.output_bytes);
-  return {.jobs = 1,
-          .flops = static_cast<double>(job.size.flops),
-          .bytes = IsPlacedOnArrival(job) ? 0 : bytes};
+  return {
+      .jobs = 1, .flops = static_cast<double>(job.size.flops), .bytes = IsPlacedOnArrival(job) ? 0 : bytes};
 }
 
 LoadEstimate::SizeClass LoadEstimate::ClassOf(const Job& job) {

@@ -12,10 +12,10 @@
 
 namespace tessera {
 
-// Goes by the time per floating-point operation and per byte moved that jobs of the same backend and about the
-// same size took lately: a small launch's time says little of a large one's, whose fixed costs weigh less. Of
-// sizes that have not run for a while nothing is known. Where the transfers of one launch overlap another's
-// work the estimate is too much, and the queue is kept shorter than it might be.
+// Goes by the time per floating-point operation and per byte moved that jobs of the same backend and about
+// the same size took lately: a small launch's time says little of a large one's, whose fixed costs weigh
+// less. Of sizes that have not run for a while nothing is known. Where the transfers of one launch overlap
+// another's work the estimate is too much, and the queue is kept shorter than it might be.
 class LoadEstimate {
  public:
   // The job joins the queue.
@@ -30,10 +30,10 @@ class LoadEstimate {
   // How long a job that joins the queue now will wait. What nothing is known of counts for nothing.
   Clock::duration Wait(Clock::time_point now) const;
 
-  // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, where a job that is not in the queue yet would not end by
-  // its deadline; with a retry hint, unless its own launch alone takes longer. OK where nothing is known: what
-  // is refused teaches nothing, so a wrong estimate is forgotten within seconds. OK also where nothing is
-  // queued or runs: the attempt is at nobody's expense.
+  // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, where a job that is not in the queue yet would not end
+  // by its deadline; with a retry hint, unless its own launch alone takes longer. OK where nothing is known:
+  // what is refused teaches nothing, so a wrong estimate is forgotten within seconds. OK also where nothing
+  // is queued or runs: the attempt is at nobody's expense.
   absl::Status CheckBeforeQueue(const Job& job, Clock::time_point now) const;
   // The same for a job of the queue, launched now.
   absl::Status CheckBeforeLaunch(const Job& job, Clock::time_point now) const;

@@ -174,8 +174,10 @@ void AddWork(const Metrics& metrics, std::vector<MetricFamily>& families) {
 
 void AddCopies(const CopyMetrics& copies, std::vector<MetricFamily>& families) {
   const ClientMetric::Label transport{"transport", kInline};
-  Family payload = CounterFamily("tessera_payload_bytes_total",
-                                 "Tensor bytes of computed requests (in) and of their replies (out).");
+  Family payload =
+      CounterFamily("tessera_payload_bytes_total",
+                    "Bytes of the tensors, slopes, sinks and scales of computed requests (in), and of the "
+                    "tensors of their replies (out).");
   payload.Add({transport, {"direction", "in"}}, static_cast<double>(copies.payload_in));
   payload.Add({transport, {"direction", "out"}}, static_cast<double>(copies.payload_out));
   Family copied =
@@ -219,9 +221,10 @@ void AddShadow(const ShadowMetrics& shadow, std::vector<MetricFamily>& families)
   Family pending =
       GaugeFamily("tessera_shadow_pending_bytes", "Payloads and replies kept for shadow verification.");
   pending.Add({}, static_cast<double>(shadow.pending_bytes()));
-  Family max =
-      GaugeFamily("tessera_shadow_relative_error_max",
-                  "Greatest relative error of a verified request so far, against standard attention.");
+  Family max = GaugeFamily(
+      "tessera_shadow_relative_error_max",
+      "Greatest relative error of a verified request so far, against standard attention rounded to "
+      "the same dtype; dtype: the coarser of the inputs' and the output's.");
   Family last =
       GaugeFamily("tessera_shadow_relative_error_last", "Relative error of the last verified request.");
   for (const auto& [key, errors] : shadow.errors()) {

@@ -45,15 +45,18 @@ class OutputMemory::Pool : public std::enable_shared_from_this<Pool> {
   }
 
   void ReleaseIdle() {
-    const std::lock_guard lock(mutex_);
-    ShrinkTo(0);
+    std::unique_lock lock(mutex_);
+    ShrinkTo(0, lock);
   }
 
   // Frees all that comes back before long, and forgets the device.
   void Close() {
     std::unique_lock lock(mutex_);
-    returned_.wait_for(lock, kPatience, [this] { return out_ == 0; });
-    ShrinkTo(0);
+    changed_.wait_for(lock, kPatience, [this] { return out_ == 0; });
+    do {
+      ShrinkTo(0, lock);
+      changed_.wait(lock, [this] { return freeing_ == 0; });  // meanwhile more may come back
+    } while (idle_bytes_ > 0);
     device_ = nullptr;
   }
 
@@ -70,31 +73,37 @@ class OutputMemory::Pool : public std::enable_shared_from_this<Pool> {
   }
 
   void Return(std::byte* block, int64_t capacity) {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     --out_;
     if (device_ == nullptr) return;
     idle_.emplace(capacity, block);
     idle_bytes_ += capacity;
-    ShrinkTo(kMaxIdleBytes);
-    returned_.notify_all();
+    changed_.notify_all();
+    ShrinkTo(kMaxIdleBytes, lock);
   }
 
-  // The largest go first: one of them makes room for many.
-  void ShrinkTo(int64_t bytes) {
+  // The largest go first: one of them makes room for many. Frees without `lock`, as that takes milliseconds.
+  void ShrinkTo(int64_t bytes, std::unique_lock<std::mutex>& lock) {
     while (idle_bytes_ > bytes) {
-      const auto largest = std::prev(idle_.end());
-      device_->Free(TESSERA_MEMORY_PINNED, largest->second);
-      idle_bytes_ -= largest->first;
-      idle_.erase(largest);
+      const auto largest = idle_.extract(std::prev(idle_.end()));
+      idle_bytes_ -= largest.key();
+      ++freeing_;
+      Device& device = *device_;  // Close waits for this
+      lock.unlock();
+      device.Free(TESSERA_MEMORY_PINNED, largest.mapped());
+      lock.lock();
+      --freeing_;
+      changed_.notify_all();
     }
   }
 
   std::mutex mutex_;
-  std::condition_variable returned_;
+  std::condition_variable changed_;
   Device* device_;
   std::multimap<int64_t, std::byte*> idle_;  // by capacity
   int64_t idle_bytes_ = 0;
-  int out_ = 0;  // blocks that somebody holds
+  int out_ = 0;      // blocks that somebody holds
+  int freeing_ = 0;  // blocks on their way back to the device
 };
 
 OutputMemory::OutputMemory(Device& device) : device_(device), pool_(std::make_shared<Pool>(device)) {}

@@ -16,21 +16,29 @@ namespace {
 constexpr ShadowBudget kHostBudget{.slice_flops = 100'000'000, .request_flops = 2'000'000'000};
 constexpr ShadowBudget kDeviceBudget{.slice_flops = 20'000'000'000, .request_flops = 200'000'000'000};
 
-// Full precision where the backend has it, so that only the other side's rounding counts.
+// Full precision where the backend has it: it is rounded once, to what was served.
 DType OutputDType(const Backend& backend, DType requested) {
   const bool has_fp32 = (backend.info().capabilities.output_dtypes & DTypeBit(TESSERA_DTYPE_FP32)) != 0;
   return has_fp32 ? TESSERA_DTYPE_FP32 : requested;
 }
 
+float LargestFinite(DType dtype) {
+  if (dtype == TESSERA_DTYPE_FP16) return 65504;
+  return dtype == TESSERA_DTYPE_BF16 ? 0x1.fep127f : std::numeric_limits<float>::max();
+}
+
 // Sums of squares of a difference and of what it is relative to.
 class ErrorSum {
  public:
+  // Of values rounded to `dtype`.
+  explicit ErrorSum(DType dtype) : edge_(0.99f * LargestFinite(dtype)) {}
+
   void Add(float actual, float reference) {
     if (std::isfinite(actual) && std::isfinite(reference)) {
       const double difference = static_cast<double>(actual) - reference;
       difference_ += difference * difference;
       reference_ += static_cast<double>(reference) * reference;
-    } else if (actual != reference && !(std::isnan(actual) && std::isnan(reference))) {
+    } else if (!AreAlike(actual, reference)) {
       difference_ = std::numeric_limits<double>::infinity();
     }
   }
@@ -40,12 +48,21 @@ class ErrorSum {
   }
 
  private:
+  // Two of which at least one is not finite. At the edge of what the dtype holds, rounding decides which.
+  bool AreAlike(float actual, float reference) const {
+    if (std::isnan(actual) || std::isnan(reference)) return std::isnan(actual) && std::isnan(reference);
+    return std::signbit(actual) == std::signbit(reference) && std::abs(actual) >= edge_ &&
+           std::abs(reference) >= edge_;
+  }
+
+  float edge_;
   double difference_ = 0, reference_ = 0;
 };
 
 void Compare(const AttentionProblem& served, const std::byte* output, const ShadowSlice& slice,
              const AttentionProblem& replayed, const std::byte* reference, ErrorSum& sum) {
   std::vector<float> actual(static_cast<size_t>(served.head_dim_v)), expected(actual.size());
+  std::vector<float> rounded(actual.size());  // room for the expected row, in the served dtype
   const int64_t first = served.sequences[slice.sequence].q_begin + slice.first_row;
   for (int64_t i = 0; i < slice.num_rows; ++i) {
     for (int64_t h = 0; h < served.num_q_heads; ++h) {
@@ -53,6 +70,8 @@ void Compare(const AttentionProblem& served, const std::byte* output, const Shad
                    served.head_dim_v, actual.data());
       plugin::Load(reference, replayed.o.dtype, i * replayed.o.token_stride + h * replayed.o.head_stride,
                    served.head_dim_v, expected.data());
+      plugin::Store(expected.data(), served.head_dim_v, rounded.data(), served.o.dtype, 0);
+      plugin::Load(rounded.data(), served.o.dtype, 0, served.head_dim_v, expected.data());
       for (size_t d = 0; d < actual.size(); ++d) sum.Add(actual[d], expected[d]);
     }
   }
@@ -67,7 +86,7 @@ absl::StatusOr<std::unique_ptr<ShadowReplay>> ShadowReplay::Create(Backend& back
                                                                    int64_t max_workspace_bytes) {
   std::unique_ptr<ShadowReplay> replay(new ShadowReplay(backend, max_workspace_bytes));
   TESSERA_ASSIGN_OR_RETURN(replay->executor_,
-                           Executor::Create(backend.device(), max_workspace_bytes, *replay));
+                           Executor::Create(backend.device(), max_workspace_bytes, /*copiers=*/1, *replay));
   return replay;
 }
 
@@ -77,7 +96,7 @@ absl::StatusOr<double> ShadowReplay::RelativeError(const DecodedRequest& request
   const std::vector<ShadowSlice> slices = ChooseSlices(request.problem, budget, seed);
   const bool has_rows = SizeOf(request.problem).q_tokens > 0;
   if (slices.empty() && has_rows) return absl::OutOfRangeError("each row is too costly to replay");
-  ErrorSum sum;
+  ErrorSum sum(request.problem.o.dtype);
   for (const ShadowSlice& slice : slices) {
     if (stop) return absl::CancelledError("the server drains");
     DecodedRequest part = RequestOf(request, slice, OutputDType(backend_, request.problem.o.dtype));

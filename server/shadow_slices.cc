@@ -89,8 +89,9 @@ DecodedRequest RequestOf(const DecodedRequest& request, const ShadowSlice& slice
   if (!request.masks.empty()) {
     const size_t index = request.masks.size() == 1 ? 0 : static_cast<size_t>(slice.sequence);
     const TensorSource& mask = request.masks[index];
-    const int64_t begin = request.mask_offsets[static_cast<size_t>(slice.sequence)] +
-                          slice.first_row * sequence.mask_q_stride * MaskElementBytes(p);
+    const int64_t offset = request.mask_offsets[static_cast<size_t>(slice.sequence)] +
+                           slice.first_row * sequence.mask_q_stride * MaskElementBytes(p);
+    const int64_t begin = std::min(offset, mask.bytes());  // of no keys there is no mask
     part.masks.push_back(mask.Part(begin, mask.bytes() - begin));
     part.mask_offsets.push_back(0);
     sequence.mask = nullptr;

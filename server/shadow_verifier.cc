@@ -17,6 +17,7 @@
 namespace tessera {
 namespace {
 
+constexpr char kThread[] = "shadow verification";
 constexpr int kLowestPriority = 19;  // nice(2)
 
 // Requests are numbered; equal shares of all number ranges are sampled (the mixer of SplitMix64).
@@ -34,6 +35,14 @@ bool HasOutput(const DecodedRequest& request) {
 
 // What the entry keeps in memory, and what it will take beside that: the reply once more, parsed.
 int64_t BytesOf(const DecodedRequest& request) { return request.input_bytes + 2 * request.output_bytes; }
+
+// Of what went in and what came out, the one with fewer bits of mantissa: it says what error to expect.
+DType CoarserDType(const AttentionProblem& problem) {
+  for (const DType dtype : {TESSERA_DTYPE_FP8_E4M3, TESSERA_DTYPE_BF16, TESSERA_DTYPE_FP16}) {
+    if (problem.q.dtype == dtype || problem.o.dtype == dtype) return dtype;
+  }
+  return problem.q.dtype;
+}
 
 std::string HeadDim(const AttentionProblem& problem) {
   if (problem.head_dim_qk == problem.head_dim_v) return absl::StrCat(problem.head_dim_qk);
@@ -57,22 +66,23 @@ ShadowVerifier::~ShadowVerifier() {
 
 void ShadowVerifier::Offer(std::unique_ptr<Job> job, const grpc::ByteBuffer& reply) {
   if (!IsSampled(*job) || !HasOutput(job->request)) return;
+  const absl::Status taken = Guarded(kThread, [&] { return Take(std::move(job), reply); });
+  if (!taken.ok()) metrics_.Count(kShadowDropped);
+}
+
+absl::Status ShadowVerifier::Take(std::unique_ptr<Job> job, const grpc::ByteBuffer& reply) {
   Backend* const standard = StandardFor(*job->backend);
-  if (standard == nullptr) return;
+  if (standard == nullptr) return absl::OkStatus();
   const int64_t bytes = BytesOf(job->request);
-  {
-    const std::lock_guard lock(mutex_);
-    const bool fits = static_cast<int>(entries_.size()) < options_.max_requests &&
-                      bytes <= options_.max_bytes - held_bytes_;
-    if (fits && !stopping_) {
-      held_bytes_ += bytes;
-      metrics_.AddPendingBytes(bytes);
-      entries_.push_back({.job = std::move(job), .reply = reply, .standard = standard, .bytes = bytes});
-      changed_.notify_one();
-      return;
-    }
-  }
-  metrics_.Count(kShadowDropped);
+  const std::lock_guard lock(mutex_);
+  const bool fits =
+      static_cast<int>(entries_.size()) < options_.max_requests && bytes <= options_.max_bytes - held_bytes_;
+  if (!fits || stopping_) return absl::ResourceExhaustedError("no room");
+  entries_.push_back({.job = std::move(job), .reply = reply, .standard = standard, .bytes = bytes});
+  held_bytes_ += bytes;
+  metrics_.AddPendingBytes(bytes);
+  changed_.notify_one();
+  return absl::OkStatus();
 }
 
 void ShadowVerifier::Stop() {
@@ -118,7 +128,7 @@ void ShadowVerifier::Loop() {
       entry = std::move(entries_.front());
       entries_.pop_front();
     }
-    Verify(entry);
+    Guarded(kThread, [&] { return Verify(entry); }).IgnoreError();
     const int64_t bytes = std::exchange(entry, {}).bytes;
     const std::lock_guard lock(mutex_);
     held_bytes_ -= bytes;
@@ -126,23 +136,25 @@ void ShadowVerifier::Loop() {
   }
 }
 
-void ShadowVerifier::Verify(const Entry& entry) {
+absl::Status ShadowVerifier::Verify(const Entry& entry) {
   const Job& job = *entry.job;
   const std::string& backend = job.backend->info().name;
-  const absl::StatusOr<double> error = Guarded("shadow verification", [&] { return Replay(entry); });
+  const absl::StatusOr<double> error = Guarded(kThread, [&] { return Replay(entry); });
   if (error.ok()) {
     const AttentionProblem& problem = job.request.problem;
     metrics_.CountVerified(
-        {.backend = backend, .dtype = DTypeName(problem.q.dtype), .head_dim = HeadDim(problem)}, *error);
+        {.backend = backend, .dtype = DTypeName(CoarserDType(problem)), .head_dim = HeadDim(problem)},
+        *error);
     Log().debug("event=shadow_verified request={} backend={} relative_error={:.3g}", job.context.number,
                 backend, *error);
-    return;
+    return absl::OkStatus();
   }
   const bool is_dropped = absl::IsCancelled(error.status()) || absl::IsOutOfRange(error.status());
   metrics_.Count(is_dropped ? kShadowDropped : kShadowFailed);
-  if (is_dropped) return;
+  if (is_dropped) return absl::OkStatus();
   Log().warn("event=shadow_failed request={} backend={} standard={} reason={}", job.context.number, backend,
              entry.standard->info().name, Quoted(error.status().message()));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<double> ShadowVerifier::Replay(const Entry& entry) {

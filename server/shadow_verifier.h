@@ -49,7 +49,10 @@ class ShadowVerifier {
   // Null: the request ran on it, or there is none.
   Backend* StandardFor(const Backend& served) const;
   void Loop();
-  void Verify(const Entry& entry);
+  // An error: there is no room.
+  absl::Status Take(std::unique_ptr<Job> job, const grpc::ByteBuffer& reply);
+  // Counts what comes of it; an error would be an exception's.
+  absl::Status Verify(const Entry& entry);
   absl::StatusOr<double> Replay(const Entry& entry);
   void DropAll();  // with mutex_ held
 

@@ -35,8 +35,8 @@ std::string ReadRequestId(const grpc::ByteBuffer& bytes, size_t max_id_bytes);
 // where gRPC put it, in buffers that this keeps.
 class WireRequest {
  public:
-  // An AttendRequest. Agrees with protobuf's parser on every message within its limits. RESOURCE_EXHAUSTED and
-  // INVALID_ARGUMENT as ParseMessage, or past the limits of OpenAttendEnvelope.
+  // An AttendRequest. Agrees with protobuf's parser on every message within its limits. RESOURCE_EXHAUSTED
+  // and INVALID_ARGUMENT as ParseMessage, or past the limits of OpenAttendEnvelope.
   static absl::StatusOr<std::unique_ptr<WireRequest>> Parse(const grpc::ByteBuffer& bytes, int64_t max_bytes);
   // The one in an ExplainRequest, likewise. INVALID_ARGUMENT, reason REQUEST_MISSING, where there is none.
   static absl::StatusOr<std::unique_ptr<WireRequest>> ParseExplain(const grpc::ByteBuffer& bytes,

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "backend/core/error.h"
+#include "backend/core/usable_cores.h"
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/fused_backend.h"
 #include "backend/cpu/standard_backend.h"

@@ -1,13 +1,8 @@
 #include "backend/cpu/host_info.h"
 
-#include <sched.h>
-
-#include <algorithm>
 #include <fstream>
-#include <limits>
 #include <optional>
 #include <sstream>
-#include <thread>
 
 namespace tessera {
 namespace {
@@ -39,14 +34,6 @@ std::optional<int64_t> ReadNumber(const std::string& path) {
   return words >> value ? std::optional(value) : std::nullopt;
 }
 
-// The control group's quota in cores, rounded up ("200000 100000" is 2); nullopt without one.
-std::optional<int> QuotaCores() {
-  std::istringstream words(FirstLine("/sys/fs/cgroup/cpu.max"));
-  int64_t quota, period;
-  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;  // "max": no quota
-  return static_cast<int>(std::min<int64_t>((quota + period - 1) / period, std::numeric_limits<int>::max()));
-}
-
 }  // namespace
 
 std::string CpuModelName() {
@@ -56,14 +43,6 @@ std::string CpuModelName() {
     if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
   }
   return "unknown processor";
-}
-
-int UsableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int cores = static_cast<int>(std::thread::hardware_concurrency());
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = CPU_COUNT(&set);
-  return std::max(1, std::min(cores, QuotaCores().value_or(cores)));
 }
 
 CacheSizes ReadCacheSizes(const std::string& directory) {

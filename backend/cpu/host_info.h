@@ -1,5 +1,4 @@
-// What the operating system says about this machine: processor, caches, and the cores that this process may
-// use.
+// What the operating system says about this machine: processor and caches.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +8,6 @@ namespace tessera {
 
 // "Intel(R) Xeon(R) Platinum 8480C"; "unknown processor" where /proc/cpuinfo does not say.
 std::string CpuModelName();
-
-// Cores that this process may run on: its affinity, and no more than its control group's CPU quota allows.
-// >= 1.
-int UsableCores();
 
 struct CacheSizes {
   int64_t l2_bytes;          // of one core

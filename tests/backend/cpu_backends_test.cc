@@ -13,6 +13,7 @@
 
 #include "backend/core/host_memory.h"
 #include "backend/core/ledger.h"
+#include "backend/core/usable_cores.h"
 #include "backend/cpu/cpu_device.h"
 #include "backend/cpu/host_info.h"
 #include "kernels/cpu/fused_attention.h"

@@ -118,6 +118,13 @@ TEST(ShadowSlicesTest, GiveTheRowsOfFp8RequestsWithScales) {
   for (const int64_t rows : {1, 2}) ExpectSameRows(request, rows);
 }
 
+// A row without keys is all zeros, whatever its mask.
+TEST(ShadowSlicesTest, GiveTheRowsOfMaskedRequestsWithoutKeys) {
+  v1::AttendRequest request = MakeRequest(v1::LAYOUT_BSHD, {2, 3, 4, 8}, {2, 0, 2, 8}, {2, 0, 2, 6});
+  SetTensor(request, *request.add_masks(), v1::DATA_TYPE_BOOL, {2, 1, 3, 0}, "");
+  for (const int64_t rows : {1, 2}) ExpectSameRows(request, rows);
+}
+
 TEST(ShadowSlicesTest, KeepToTheBudget) {
   const v1::AttendRequest wire = MakeRequest(v1::LAYOUT_PACKED, {100, 1, 2}, {10, 1, 2}, {10, 1, 2});
   const auto request = DecodeRequest(wire, testing::PayloadOf(wire), DataRequirement::kRequired);

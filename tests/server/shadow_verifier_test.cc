@@ -5,8 +5,11 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "tessera/backend.hpp"
 #include "tests/backend/status_expectations.h"
 #include "tests/server/scrape.h"
 #include "tests/server/server_fixture.h"
@@ -40,6 +43,31 @@ class ScalingBackend : public ReferenceBackend {
   const float factor_;
 };
 
+// Right, rounded to the output's dtype.
+class RoundingBackend : public ReferenceBackend {
+ public:
+  RoundingBackend(Device& device, BackendControl& control)
+      : ReferenceBackend("rounding", 2, device, control), info_(ReferenceBackend::info()) {
+    for (const DType dtype : {TESSERA_DTYPE_FP16, TESSERA_DTYPE_BF16}) {
+      info_.capabilities.output_dtypes |= DTypeBit(dtype);
+    }
+  }
+  const BackendInfo& info() const override { return info_; }
+  absl::Status Enqueue(const Plan& plan, const AttentionProblem& problem, void* workspace,
+                       tessera_stream* stream) override {
+    std::vector<float> exact(static_cast<size_t>(problem.o.num_elements));
+    AttentionProblem in_fp32 = problem;
+    in_fp32.o.data = exact.data();
+    in_fp32.o.dtype = TESSERA_DTYPE_FP32;
+    const absl::Status status = ReferenceBackend::Enqueue(plan, in_fp32, workspace, stream);
+    plugin::Store(exact.data(), problem.o.num_elements, problem.o.data, problem.o.dtype, 0);
+    return status;
+  }
+
+ private:
+  BackendInfo info_;
+};
+
 class ShadowVerifierTest : public ServerTest {
  protected:
   ShadowVerifierTest() {
@@ -52,7 +80,17 @@ class ShadowVerifierTest : public ServerTest {
   void StartScaling(float factor, bool verifier_has_own_memory = false) {
     auto registry = MakeRegistry();
     Device& device = *registry->devices().front();
-    ASSERT_TRUE(registry->Add(std::make_unique<ScalingBackend>(factor, device, control_)).ok());
+    StartWith(std::move(registry), std::make_unique<ScalingBackend>(factor, device, control_),
+              verifier_has_own_memory);
+  }
+  void StartRounding() {
+    auto registry = MakeRegistry();
+    Device& device = *registry->devices().front();
+    StartWith(std::move(registry), std::make_unique<RoundingBackend>(device, control_));
+  }
+  void StartWith(std::unique_ptr<BackendRegistry> registry, std::unique_ptr<Backend> backend,
+                 bool verifier_has_own_memory = false) {
+    ASSERT_TRUE(registry->Add(std::move(backend)).ok());
     auto verifiers = std::make_unique<BackendRegistry>();
     Device& own = verifiers->AddDevice(std::make_unique<FakeDevice>(
         FakeDevice::Options{.id = "fake:0", .host_accessible = !verifier_has_own_memory}));
@@ -110,6 +148,28 @@ TEST_F(ShadowVerifierTest, SaysInfinityWhereOnlyOneSideIsFinite) {
   ASSERT_TRUE(Attend(MakePackedRequest()).ok());
   EXPECT_EQ(Total(Await("verified", 1), "tessera_shadow_relative_error_max"),
             std::numeric_limits<double>::infinity());
+}
+
+// Rounding is not an error, wherever it leads; and the label says how much of it there may be.
+TEST_F(ShadowVerifierTest, JudgesByTheCoarserDTypeAndItsRange) {
+  StartRounding();
+  int count = 0;
+  for (const auto& [dtype, name] :
+       {std::pair(v1::DATA_TYPE_FP16, "fp16"), std::pair(v1::DATA_TYPE_BF16, "bf16")}) {
+    for (const float factor : {1.0f, 1e5f}) {  // the latter past what fp16 holds
+      v1::AttendRequest request = MakePackedRequest();
+      std::vector<float> v = testing::FloatsOf(request.raw(2));
+      for (float& value : v) value *= factor;
+      request.set_raw(2, testing::BytesOf(v));
+      request.add_outputs()->set_dtype(dtype);
+      ASSERT_TRUE(Attend(request).ok());
+      const Series series = Await("verified", ++count);
+      EXPECT_EQ(Of(series, "verified"), count);
+      const std::string label = absl::StrCat("dtype=\"", name, "\"");
+      EXPECT_EQ(Total(series, "tessera_shadow_relative_error_max", {label.c_str()}), 0);
+      EXPECT_EQ(Total(series, "tessera_shadow_relative_error_max", {"dtype=\"fp32\""}), 0);
+    }
+  }
 }
 
 TEST_F(ShadowVerifierTest, SamplesTheShareThatIsAskedFor) {

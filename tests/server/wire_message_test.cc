@@ -112,7 +112,8 @@ TEST(WireRequestTest, RefusesAnExplainRequestThatIsNone) {
   ExpectError(WireRequest::ParseExplain(grpc::ByteBuffer(), kNoLimit).status(),
               absl::StatusCode::kInvalidArgument, "REQUEST_MISSING");
   const std::string good = ExplainOf(Named("cut").SerializeAsString());
-  for (const std::string& bad : {good.substr(0, good.size() - 1), good + "\x0a", ExplainOf("\x0a\x06short")}) {
+  for (const std::string& bad :
+       {good.substr(0, good.size() - 1), good + "\x0a", ExplainOf("\x0a\x06short")}) {
     ExpectError(WireRequest::ParseExplain(BufferOf(bad), kNoLimit).status(),
                 absl::StatusCode::kInvalidArgument, "MALFORMED_MESSAGE");
   }
