@@ -167,6 +167,17 @@ void AppendToHeader(const HostSpan& span, AttendEnvelope& envelope) {
   envelope.header.push_back(span);
 }
 
+// Floats, packed or one by one.
+bool IsScales(uint32_t tag) {
+  const int type = WireFormatLite::GetTagWireType(tag);
+  if (type != WireFormatLite::WIRETYPE_LENGTH_DELIMITED && type != WireFormatLite::WIRETYPE_FIXED32) {
+    return false;
+  }
+  const int field = WireFormatLite::GetTagFieldNumber(tag);
+  return field == v1::AttendRequest::kQScalesFieldNumber || field == v1::AttendRequest::kKScalesFieldNumber ||
+         field == v1::AttendRequest::kVScalesFieldNumber;
+}
+
 absl::Status TooMany(const char* reason, const char* field, size_t most) {
   return InvalidArgument(reason, field, absl::StrCat("at most ", most, " entries"), "more");
 }
@@ -186,8 +197,9 @@ class FieldReader {
       if (!ReadTag(cursor, tag)) return Malformed(bytes);
       TESSERA_RETURN_IF_ERROR(Count(tag));
       if (!(tag == kRawTag ? TakePayload(cursor) : TakeHeader(cursor, field, tag))) return Malformed(bytes);
-      if (envelope_.header_bytes > limits_.header_bytes) {
-        return InvalidArgument("HEADER_TOO_LARGE", "message without its payload",
+      if (tag != kRawTag && !IsScales(tag)) counted_bytes_ += field.left() - cursor.left();
+      if (counted_bytes_ > limits_.header_bytes) {
+        return InvalidArgument("HEADER_TOO_LARGE", "message without payload and scales",
                                absl::StrCat("at most ", limits_.header_bytes, " bytes"), "more");
       }
     }
@@ -230,6 +242,7 @@ class FieldReader {
   const EnvelopeLimits limits_;
   AttendEnvelope& envelope_;
   size_t masks_ = 0, outputs_ = 0;
+  int64_t counted_bytes_ = 0;  // of the header
 };
 
 }  // namespace
@@ -255,6 +268,7 @@ absl::StatusOr<std::optional<AttendEnvelope>> OpenExplainEnvelope(std::span<cons
                                                                   const EnvelopeLimits& limits) {
   std::optional<AttendEnvelope> envelope;
   std::optional<FieldReader> reader;  // of all occurrences: protobuf merges them
+  size_t parts = 0;
   Cursor cursor(slices);
   const auto malformed = [bytes = cursor.left()] {
     return MalformedMessage(v1::ExplainRequest::descriptor()->full_name(), bytes);
@@ -272,6 +286,7 @@ absl::StatusOr<std::optional<AttendEnvelope>> OpenExplainEnvelope(std::span<cons
         !cursor.Take(length, [&request](const HostSpan& span) { request.push_back(span); })) {
       return malformed();
     }
+    if (++parts > limits.explain_parts) return TooMany("TOO_MANY_PARTS", "request", limits.explain_parts);
     if (!envelope) reader.emplace(limits, envelope.emplace());
     TESSERA_RETURN_IF_ERROR(reader->Read(request));
   }

@@ -28,7 +28,8 @@ absl::Status MalformedMessage(const std::string& type_name, int64_t bytes);
 // What a message may ask protobuf to make: two bytes on the wire can become a hundred in memory.
 struct EnvelopeLimits {
   size_t payloads, masks, outputs;  // entries of `raw`, `masks` and `outputs`
-  int64_t header_bytes;
+  int64_t header_bytes;             // but for scales, which take no more in memory
+  size_t explain_parts;             // fields `request` of an ExplainRequest
 };
 
 // Finds the fields of the AttendRequest in `slices` by the rules of protobuf's own parser: a message that it
@@ -38,7 +39,8 @@ struct EnvelopeLimits {
 absl::StatusOr<AttendEnvelope> OpenAttendEnvelope(std::span<const HostSpan> slices,
                                                   const EnvelopeLimits& limits);
 
-// The same for the request in the ExplainRequest in `slices`; nothing, where it has none.
+// The same for the request in the ExplainRequest in `slices`; nothing, where it has none. Protobuf's limit of
+// 100 messages and groups inside each other counts from the request here. TOO_MANY_PARTS past its limit.
 absl::StatusOr<std::optional<AttendEnvelope>> OpenExplainEnvelope(std::span<const HostSpan> slices,
                                                                   const EnvelopeLimits& limits);
 

@@ -1,24 +1,19 @@
 #include "server/copy_threads.h"
 
 #include <algorithm>
-#include <system_error>
+#include <exception>
 
 #include "backend/core/usable_cores.h"
 
 namespace tessera {
-namespace {
 
-int ThreadsFor(int most) { return std::clamp(most, 1, UsableCores()); }
-
-}  // namespace
-
-CopyThreads::CopyThreads(int most) : begin_(ThreadsFor(most)), end_(ThreadsFor(most)) {
-  const int threads = ThreadsFor(most);
-  threads_.reserve(static_cast<size_t>(threads - 1));
-  for (int index = 1; index < threads; ++index) {
+CopyThreads::CopyThreads(int most)
+    : wanted_(std::clamp(most, 1, std::max(UsableCores(), 1))), begin_(wanted_), end_(wanted_) {
+  threads_.reserve(static_cast<size_t>(wanted_ - 1));
+  for (int index = 1; index < wanted_; ++index) {
     try {
       threads_.emplace_back([this, index] { Loop(index); });
-    } catch (const std::system_error&) {  // no more threads: the barriers wait for one less
+    } catch (const std::exception&) {  // no more threads: the barriers wait for one less
       begin_.arrive_and_drop();
       end_.arrive_and_drop();
     }

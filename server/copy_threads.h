@@ -27,6 +27,7 @@ class CopyThreads {
  private:
   void Loop(int index);
 
+  const int wanted_;  // threads, the caller's among them
   // What Run has on, between the barriers; null: the end.
   const std::function<void(int)>* copy_ = nullptr;
   int count_ = 0;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "backend/core/error.h"
 
 namespace tessera {
@@ -17,7 +18,7 @@ namespace tessera {
 // HOST_MEMORY, for std::bad_alloc, and INTERNAL, reason EXCEPTION and naming `who`, for any other
 // std::exception.
 template <typename Step>
-auto Guarded(const std::string& who, Step&& step) -> decltype(step()) {
+auto Guarded(absl::string_view who, Step&& step) -> decltype(step()) {
   try {
     return step();
   } catch (const std::bad_alloc&) {
@@ -27,10 +28,11 @@ auto Guarded(const std::string& who, Step&& step) -> decltype(step()) {
                       .metadata = {{"expected", "free host memory"}, {"actual", "none left"}},
                       .retry_after = std::chrono::milliseconds(1000)});
   } catch (const std::exception& error) {
-    return MakeError(absl::StatusCode::kInternal, absl::StrCat(who, " threw: ", error.what()),
-                     {.reason = "EXCEPTION",
-                      .metadata = {{"thrower", who}, {"expected", "no exception"}, {"actual", error.what()}},
-                      .retry_after = std::nullopt});
+    return MakeError(
+        absl::StatusCode::kInternal, absl::StrCat(who, " threw: ", error.what()),
+        {.reason = "EXCEPTION",
+         .metadata = {{"thrower", std::string(who)}, {"expected", "no exception"}, {"actual", error.what()}},
+         .retry_after = std::nullopt});
   }
 }
 

@@ -31,7 +31,7 @@ Clock::duration FromMicroseconds(double us) {
 }
 
 std::string Milliseconds(Clock::duration duration) {
-  return absl::StrCat(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count(), " ms");
+  return absl::StrCat(std::chrono::floor<std::chrono::milliseconds>(duration).count(), " ms");
 }
 
 absl::Status DeadlineUnreachable(const std::string& message, const std::string& expected,
@@ -47,7 +47,7 @@ absl::Status DeadlineUnreachable(const std::string& message, const std::string& 
 
 // Even if it ran at once.
 absl::Status TooLongByItself(Clock::duration allowed, Clock::duration own) {
-  return DeadlineUnreachable("", absl::StrCat("at least ", Milliseconds(own), " for its own launch"),
+  return DeadlineUnreachable("", absl::StrCat("more than ", Milliseconds(own), " for its own launch"),
                              Milliseconds(allowed), std::nullopt);
 }
 
@@ -58,23 +58,26 @@ absl::Status TooLongAWait(Clock::duration most, Clock::duration wait, Clock::dur
                              absl::StrCat("an estimated ", Milliseconds(wait)), std::max(kLeastRetry, over));
 }
 
-int Log4(double value) {
-  return value < 1 ? 0 : std::bit_width(static_cast<uint64_t>(std::min(value, 0x1p62))) / 2;
+int Log2(double value) { return std::bit_width(static_cast<uint64_t>(std::min(value, 0x1p62))); }
+
+double BytesOf(const Job& job) {
+  return static_cast<double>(job.request.input_bytes) + static_cast<double>(job.request.output_bytes);
 }
 
 }  // namespace
 
 // What its launch will have to do: where it has been placed on arrival, nothing is left to move.
 LoadEstimate::Work LoadEstimate::WorkOf(const Job& job) {
-  const DecodedRequest& request = job.request;
-  const double bytes = static_cast<double>(request.input_bytes) + static_cast<double>(request.output_bytes);
-  return {
-      .jobs = 1, .flops = static_cast<double>(job.size.flops), .bytes = IsPlacedOnArrival(job) ? 0 : bytes};
+  return {.jobs = 1,
+          .flops = static_cast<double>(job.size.flops),
+          .bytes = IsPlacedOnArrival(job) ? 0 : BytesOf(job)};
 }
 
 LoadEstimate::SizeClass LoadEstimate::ClassOf(const Job& job) {
-  const Work work = WorkOf(job);
-  return {.backend = job.backend, .flops = Log4(work.flops), .bytes = Log4(work.bytes)};
+  return {.backend = job.backend,
+          .dtype = job.request.problem.q.dtype,
+          .flops = Log2(static_cast<double>(job.size.flops)),
+          .bytes = Log2(BytesOf(job))};
 }
 
 void LoadEstimate::Move(const Work& some, Work* from, Work* to) {
@@ -98,6 +101,7 @@ void LoadEstimate::Begin(const Jobs& jobs, Clock::time_point now) {
   if (running_ == 0) running_since_ = now;
   for (const auto& job : jobs) {
     Load& load = loads_[ClassOf(*job)];
+    if (!load.IsKnown(now)) load.recent = {};
     Move(WorkOf(*job), &load.waiting, &load.running);
     --waiting_;
     ++running_;
@@ -113,7 +117,7 @@ void LoadEstimate::End(const Jobs& jobs, bool succeeded, Clock::time_point now) 
   if (succeeded) Learn(jobs, now);
   std::erase_if(loads_, [now](const auto& entry) {
     const Load& load = entry.second;
-    return load.waiting.jobs == 0 && load.running.jobs == 0 && !IsKnown(load.recent, now);
+    return load.waiting.jobs == 0 && load.running.jobs == 0 && !load.IsKnown(now);
   });
 }
 
@@ -137,13 +141,15 @@ void LoadEstimate::Learn(const Jobs& jobs, Clock::time_point now) {
   }
 }
 
-bool LoadEstimate::IsKnown(const Recent& recent, Clock::time_point now) {
-  return recent.updated != Clock::time_point() && now - recent.updated <= kValidFor;
+bool LoadEstimate::Load::IsKnown(Clock::time_point now) const {
+  if (recent.updated == Clock::time_point()) return false;
+  return running.jobs > 0 || now - recent.updated <= kValidFor;
 }
 
-std::optional<Clock::duration> LoadEstimate::DurationOf(const Work& work, const Recent& recent,
+std::optional<Clock::duration> LoadEstimate::DurationOf(const Work& work, const Load& load,
                                                         Clock::time_point now) {
-  if (!IsKnown(recent, now)) return std::nullopt;
+  if (!load.IsKnown(now)) return std::nullopt;
+  const Recent& recent = load.recent;
   const auto scaled = [](double amount, double known, double us) {
     return known > 0 ? amount / known * us : 0;
   };
@@ -154,8 +160,8 @@ std::optional<Clock::duration> LoadEstimate::DurationOf(const Work& work, const 
 Clock::duration LoadEstimate::Wait(Clock::time_point now) const {
   Clock::duration waiting{}, running{};
   for (const auto& [size, load] : loads_) {
-    waiting += DurationOf(load.waiting, load.recent, now).value_or(Clock::duration{});
-    running += DurationOf(load.running, load.recent, now).value_or(Clock::duration{});
+    waiting += DurationOf(load.waiting, load, now).value_or(Clock::duration{});
+    running += DurationOf(load.running, load, now).value_or(Clock::duration{});
   }
   return waiting + std::max(running - (now - running_since_), Clock::duration{});
 }
@@ -173,8 +179,9 @@ absl::Status LoadEstimate::CheckBeforeLaunch(const Job& job, Clock::time_point n
 absl::Status LoadEstimate::Check(const Job& job, Clock::duration wait, double share,
                                  Clock::time_point now) const {
   const auto load = loads_.find(ClassOf(job));
-  if (load == loads_.end()) return absl::OkStatus();
-  const auto own = DurationOf(WorkOf(job), load->second.recent, now);
+  // One that is late already gets DEADLINE_EXCEEDED when its turn comes.
+  if (load == loads_.end() || now >= job.context.deadline) return absl::OkStatus();
+  const auto own = DurationOf(WorkOf(job), load->second, now);
   if (!own) return absl::OkStatus();
   const Clock::duration allowed = job.context.deadline - job.context.arrival;
   if (*own > allowed) return TooLongByItself(allowed, *own);

@@ -12,9 +12,9 @@
 
 namespace tessera {
 
-// Goes by the time per floating-point operation and per byte moved that jobs of the same backend and about
-// the same size took lately: a small launch's time says little of a large one's, whose fixed costs weigh
-// less. Of sizes that have not run for a while nothing is known. Where the transfers of one launch overlap
+// Goes by the time per floating-point operation and per byte moved that jobs of the same backend, dtype and
+// about the same size took lately: a small launch's time says little of a large one's, whose fixed costs
+// weigh less. Of what has not run for a while nothing is known. Where the transfers of one launch overlap
 // another's work the estimate is too much, and the queue is kept shorter than it might be.
 class LoadEstimate {
  public:
@@ -31,18 +31,19 @@ class LoadEstimate {
   Clock::duration Wait(Clock::time_point now) const;
 
   // RESOURCE_EXHAUSTED, reason DEADLINE_UNREACHABLE, where a job that is not in the queue yet would not end
-  // by its deadline; with a retry hint, unless its own launch alone takes longer. OK where nothing is known:
-  // what is refused teaches nothing, so a wrong estimate is forgotten within seconds. OK also where nothing
-  // is queued or runs: the attempt is at nobody's expense.
+  // by its deadline; with a retry hint, unless its own launch alone takes longer. OK where nothing is known,
+  // and where nothing is queued or runs: the attempt is at nobody's expense. What is refused teaches nothing:
+  // an estimate is corrected by others of its kind, or forgotten after seconds without any.
   absl::Status CheckBeforeQueue(const Job& job, Clock::time_point now) const;
   // The same for a job of the queue, launched now.
   absl::Status CheckBeforeLaunch(const Job& job, Clock::time_point now) const;
 
  private:
-  // Jobs within a factor of 4 of each other in operations and in bytes.
+  // Jobs of one backend and dtype, within a factor of 2 of each other in operations and in bytes.
   struct SizeClass {
     const Backend* backend = nullptr;
-    int flops = 0, bytes = 0;  // logarithms to base 4
+    DType dtype = TESSERA_DTYPE_INVALID;
+    int flops = 0, bytes = 0;  // logarithms to base 2
     auto operator<=>(const SizeClass&) const = default;
   };
   struct Work {
@@ -58,16 +59,16 @@ class LoadEstimate {
   struct Load {
     Work waiting, running;
     Recent recent;
+    // Whether `recent` may be relied on. What runs will renew it, however long that takes.
+    bool IsKnown(Clock::time_point now) const;
   };
 
   static Work WorkOf(const Job& job);
   static SizeClass ClassOf(const Job& job);
   static void Move(const Work& some, Work* from, Work* to);
   void Learn(const Jobs& jobs, Clock::time_point now);
-  static bool IsKnown(const Recent& recent, Clock::time_point now);
-  // Nothing when nothing is known.
-  static std::optional<Clock::duration> DurationOf(const Work& work, const Recent& recent,
-                                                   Clock::time_point now);
+  // As load.recent has it; nothing when nothing is known.
+  static std::optional<Clock::duration> DurationOf(const Work& work, const Load& load, Clock::time_point now);
   absl::Status Check(const Job& job, Clock::duration wait, double share, Clock::time_point now) const;
 
   std::map<SizeClass, Load> loads_;    // of what waits, runs, or is known

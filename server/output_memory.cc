@@ -41,12 +41,14 @@ class OutputMemory::Pool : public std::enable_shared_from_this<Pool> {
 
   int64_t idle_bytes() {
     const std::lock_guard lock(mutex_);
-    return idle_bytes_;
+    return idle_bytes_ + freeing_bytes_;
   }
 
+  // What others free already, too.
   void ReleaseIdle() {
     std::unique_lock lock(mutex_);
     ShrinkTo(0, lock);
+    changed_.wait(lock, [this] { return freeing_bytes_ == 0; });
   }
 
   // Frees all that comes back before long, and forgets the device.
@@ -55,7 +57,7 @@ class OutputMemory::Pool : public std::enable_shared_from_this<Pool> {
     changed_.wait_for(lock, kPatience, [this] { return out_ == 0; });
     do {
       ShrinkTo(0, lock);
-      changed_.wait(lock, [this] { return freeing_ == 0; });  // meanwhile more may come back
+      changed_.wait(lock, [this] { return freeing_bytes_ == 0; });  // meanwhile more may come back
     } while (idle_bytes_ > 0);
     device_ = nullptr;
   }
@@ -87,12 +89,12 @@ class OutputMemory::Pool : public std::enable_shared_from_this<Pool> {
     while (idle_bytes_ > bytes) {
       const auto largest = idle_.extract(std::prev(idle_.end()));
       idle_bytes_ -= largest.key();
-      ++freeing_;
+      freeing_bytes_ += largest.key();
       Device& device = *device_;  // Close waits for this
       lock.unlock();
       device.Free(TESSERA_MEMORY_PINNED, largest.mapped());
       lock.lock();
-      --freeing_;
+      freeing_bytes_ -= largest.key();
       changed_.notify_all();
     }
   }
@@ -102,8 +104,8 @@ class OutputMemory::Pool : public std::enable_shared_from_this<Pool> {
   Device* device_;
   std::multimap<int64_t, std::byte*> idle_;  // by capacity
   int64_t idle_bytes_ = 0;
-  int out_ = 0;      // blocks that somebody holds
-  int freeing_ = 0;  // blocks on their way back to the device
+  int64_t freeing_bytes_ = 0;  // on their way back to the device
+  int out_ = 0;                // blocks that somebody holds
 };
 
 OutputMemory::OutputMemory(Device& device) : device_(device), pool_(std::make_shared<Pool>(device)) {}

@@ -1,5 +1,6 @@
 #include "server/shadow_replay.h"
 
+#include <algorithm>
 #include <cmath>
 #include <future>
 #include <limits>
@@ -22,25 +23,31 @@ DType OutputDType(const Backend& backend, DType requested) {
   return has_fp32 ? TESSERA_DTYPE_FP32 : requested;
 }
 
-float LargestFinite(DType dtype) {
-  if (dtype == TESSERA_DTYPE_FP16) return 65504;
-  return dtype == TESSERA_DTYPE_BF16 ? 0x1.fep127f : std::numeric_limits<float>::max();
+// What a dtype can tell apart: its largest number, and the distance of its smallest ones.
+struct Range {
+  float largest, step;
+};
+Range RangeOf(DType dtype) {
+  if (dtype == TESSERA_DTYPE_FP16) return {.largest = 65504, .step = 0x1p-24f};
+  if (dtype == TESSERA_DTYPE_BF16) return {.largest = 0x1.fep127f, .step = 0x1p-133f};
+  return {.largest = std::numeric_limits<float>::max(), .step = std::numeric_limits<float>::denorm_min()};
 }
 
 // Sums of squares of a difference and of what it is relative to.
 class ErrorSum {
  public:
   // Of values rounded to `dtype`.
-  explicit ErrorSum(DType dtype) : edge_(0.99f * LargestFinite(dtype)) {}
+  explicit ErrorSum(DType dtype) : range_(RangeOf(dtype)) {}
 
   void Add(float actual, float reference) {
-    if (std::isfinite(actual) && std::isfinite(reference)) {
-      const double difference = static_cast<double>(actual) - reference;
-      difference_ += difference * difference;
-      reference_ += static_cast<double>(reference) * reference;
-    } else if (!AreAlike(actual, reference)) {
-      difference_ = std::numeric_limits<double>::infinity();
-    }
+    if (std::isnan(actual) != std::isnan(reference)) difference_ = std::numeric_limits<double>::infinity();
+    if (std::isnan(actual) || std::isnan(reference)) return;
+    if (actual == reference && std::isinf(actual)) return;
+    // At the end of the range rounding decides what becomes infinite, near zero what becomes nothing.
+    const double clamped = std::clamp(reference, -range_.largest, range_.largest);
+    const double difference = std::clamp(actual, -range_.largest, range_.largest) - clamped;
+    reference_ += clamped * clamped;
+    if (std::abs(difference) > range_.step) difference_ += difference * difference;
   }
   double relative() const {
     if (difference_ == 0) return 0;
@@ -48,14 +55,7 @@ class ErrorSum {
   }
 
  private:
-  // Two of which at least one is not finite. At the edge of what the dtype holds, rounding decides which.
-  bool AreAlike(float actual, float reference) const {
-    if (std::isnan(actual) || std::isnan(reference)) return std::isnan(actual) && std::isnan(reference);
-    return std::signbit(actual) == std::signbit(reference) && std::abs(actual) >= edge_ &&
-           std::abs(reference) >= edge_;
-  }
-
-  float edge_;
+  const Range range_;
   double difference_ = 0, reference_ = 0;
 };
 

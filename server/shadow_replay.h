@@ -20,8 +20,9 @@ class ShadowReplay : private Executor::Owner {
 
   // The relative error (Frobenius norm, over the rows replayed) of `output`, which lies as request.problem.o
   // says, against the backend's, rounded to the same dtype. Infinite where just one of two elements is
-  // finite, and not by rounding. Replays what fits a fixed number of operations, chosen by `seed`. CANCELLED
-  // once `stop`, at the next slice; OUT_OF_RANGE for a request too large to replay any row of.
+  // NaN, or where there is only zero to compare with; infinities count as the dtype's largest number. Replays
+  // what fits a fixed number of operations, chosen by `seed`. CANCELLED once `stop`, at the next slice;
+  // OUT_OF_RANGE for a request too large to replay any row of.
   absl::StatusOr<double> RelativeError(const DecodedRequest& request, const std::byte* output, uint64_t seed,
                                        const std::atomic<bool>& stop);
 

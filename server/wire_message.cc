@@ -18,11 +18,12 @@ namespace {
 using google::protobuf::internal::WireFormatLite;
 
 // No good request has more payloads than Q, K, V and a mask for each sequence, or twice the same output; the
-// lengths, offsets and scales of a million sequences have room in the header.
+// lengths, offsets and masks of a million sequences have room in the header.
 constexpr EnvelopeLimits kEnvelopeLimits{.payloads = 3 + static_cast<size_t>(kMaxSequences),
                                          .masks = static_cast<size_t>(kMaxSequences),
                                          .outputs = 16,
-                                         .header_bytes = int64_t{64} << 20};
+                                         .header_bytes = int64_t{32} << 20,
+                                         .explain_parts = 16};
 
 // Tag and length of one entry of AttendResponse.raw.
 std::string RawPrefix(int64_t bytes) {

@@ -163,11 +163,11 @@ std::string BytesOf(const Payload& payload) {
   return bytes;
 }
 
+constexpr int64_t kMaxBytes = int64_t{1} << 30;
+
 // Whether it was accepted.
-bool ExpectAgreement(const std::string& bytes, const grpc::ByteBuffer& buffer) {
-  v1::AttendRequest theirs;
-  const bool accepted = theirs.ParseFromString(bytes);
-  const auto ours = WireRequest::Parse(buffer, int64_t{1} << 30);
+bool ExpectAgreement(bool accepted, v1::AttendRequest& theirs,
+                     const absl::StatusOr<std::unique_ptr<WireRequest>>& ours) {
   EXPECT_EQ(ours.ok(), accepted) << ours.status();
   if (!ours.ok() || !accepted) return false;
 
@@ -179,6 +179,31 @@ bool ExpectAgreement(const std::string& bytes, const grpc::ByteBuffer& buffer) {
   theirs.clear_raw();
   EXPECT_EQ((*ours)->header().SerializeAsString(), theirs.SerializeAsString());
   return true;
+}
+
+bool ExpectAgreement(const std::string& bytes, Random& random) {
+  v1::AttendRequest theirs;
+  const bool accepted = theirs.ParseFromString(bytes);
+  return ExpectAgreement(accepted, theirs, WireRequest::Parse(InSlices(bytes, random), kMaxBytes));
+}
+
+// In an ExplainRequest, in one or more parts among other fields.
+bool ExpectExplainAgreement(const std::string& bytes, Random& random) {
+  std::string explain;
+  for (size_t at = 0; at < bytes.size() || explain.empty();) {
+    if (random() % 4 == 0) explain += "\x10\x05";  // a field that there is not
+    const size_t left = bytes.size() - at;
+    // Cuts seldom fall between fields, so most messages are of one part.
+    const size_t length = random() % 4 != 0 ? left : random() % (left + 1);
+    explain += "\x0a" + Varint(random, length) + bytes.substr(at, length);
+    at += length;
+    if (bytes.empty()) break;
+  }
+  if (random() % 8 == 0) explain.resize(random() % explain.size());
+  v1::ExplainRequest theirs;
+  const bool accepted = theirs.ParseFromString(explain) && theirs.has_request();
+  return ExpectAgreement(accepted, *theirs.mutable_request(),
+                         WireRequest::ParseExplain(InSlices(explain, random), kMaxBytes));
 }
 
 TEST(AttendEnvelopeFuzzTest, AgreesWithProtobufOnEveryMessage) {
@@ -194,8 +219,11 @@ TEST(AttendEnvelopeFuzzTest, AgreesWithProtobufOnEveryMessage) {
   const auto end = std::chrono::steady_clock::now() + budget;
   while (std::chrono::steady_clock::now() < end && !testing::Test::HasFailure()) {
     const std::string bytes = RandomMessage(random);
-    accepted += ExpectAgreement(bytes, InSlices(bytes, random)) ? 1 : 0;
+    accepted += ExpectAgreement(bytes, random) ? 1 : 0;
     ++runs;
+    // One message deeper than there, which a limit of depth tells apart.
+    if (bytes.find("\x7b\x7b\x7b\x7b\x7b\x7b\x7b\x7b") == std::string::npos)
+      ExpectExplainAgreement(bytes, random);
   }
   std::printf("%lld messages, %lld accepted\n", static_cast<long long>(runs),
               static_cast<long long>(accepted));

@@ -54,8 +54,17 @@ class NullBackend : public tessera::plugin::Backend {
   void Enqueue(const tessera_plan&, const tessera_attention_problem& problem, void* /*workspace*/,
                tessera_stream* /*stream*/) override {
     const size_t size = ElementSize(problem.o.dtype);
+    const bool is_contiguous = problem.o.head_stride == problem.head_dim_v &&
+                               problem.o.token_stride == problem.num_q_heads * problem.o.head_stride &&
+                               problem.lse.data == nullptr;
     for (int64_t s = 0; s < problem.num_sequences; ++s) {
       const tessera_sequence& sequence = problem.sequences[s];
+      if (is_contiguous) {  // as one, which is a good deal faster
+        const auto token = static_cast<size_t>(problem.o.token_stride) * size;
+        std::memset(static_cast<char*>(problem.o.data) + static_cast<size_t>(sequence.q_begin) * token, 0,
+                    static_cast<size_t>(sequence.q_len) * token);
+        continue;
+      }
       for (int64_t i = 0; i < sequence.q_len; ++i) {
         for (int64_t h = 0; h < problem.num_q_heads; ++h) WriteRow(problem, sequence.q_begin, i, h, size);
       }

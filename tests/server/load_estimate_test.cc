@@ -110,6 +110,35 @@ TEST_F(LoadEstimateTest, CountsNoBytesThatArePlacedOnArrival) {
   EXPECT_EQ(load_.Wait(now_), milliseconds(10));
 }
 
+// Of equal operations, those that read more memory for each take longer.
+TEST_F(LoadEstimateTest, KeepsApartWhatIsPlacedOnArrivalByItsBytes) {
+  testing::FakeDevice host{{.host_accessible = true}};
+  testing::ReferenceBackend backend{"host", 1, host, control_};
+  const auto run = [&](int64_t bytes, milliseconds compute) {
+    Jobs jobs;
+    jobs.push_back(MakeJob(100, Clock::duration::max(), bytes, &backend));
+    load_.Push(*jobs.front());
+    load_.Begin(jobs, now_);
+    End(jobs, compute);
+  };
+  for (int i = 0; i < 10; ++i) {
+    run(int64_t{1} << 30, milliseconds(64));
+    run(int64_t{1} << 24, milliseconds(1));
+  }
+  load_.Push(*MakeJob(100, Clock::duration::max(), int64_t{1} << 24, &backend));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(1));
+  load_.Push(*MakeJob(100, Clock::duration::max(), int64_t{1} << 30, &backend));
+  EXPECT_EQ(load_.Wait(now_), milliseconds(65));
+}
+
+TEST_F(LoadEstimateTest, KeepsDTypesApart) {
+  Teach();
+  auto job = MakeJob(100);
+  job->request.problem.q.dtype = TESSERA_DTYPE_BF16;
+  load_.Push(*job);
+  EXPECT_EQ(load_.Wait(now_), Clock::duration{});
+}
+
 // A launch of few operations is all fixed cost: a thousand times its time per operation is no estimate.
 TEST_F(LoadEstimateTest, SaysNothingOfOtherSizes) {
   for (int i = 0; i < 200; ++i) End(Begin(1), milliseconds(1));
@@ -174,7 +203,7 @@ TEST_F(LoadEstimateTest, RefusesWhatIsTooLongByItselfWithoutARetryHint) {
   const absl::Status refused = load_.CheckBeforeQueue(*MakeJob(100, milliseconds(9)), now_);
   ExpectError(refused, absl::StatusCode::kResourceExhausted, "DEADLINE_UNREACHABLE");
   EXPECT_FALSE(GetErrorDetail(refused)->retry_after.has_value());
-  EXPECT_EQ(GetErrorDetail(refused)->metadata.at("expected"), "at least 10 ms for its own launch");
+  EXPECT_EQ(GetErrorDetail(refused)->metadata.at("expected"), "more than 10 ms for its own launch");
   EXPECT_EQ(GetErrorDetail(refused)->metadata.at("actual"), "9 ms");
 }
 
@@ -219,6 +248,31 @@ TEST_F(LoadEstimateTest, LearnsNothingFromAFailureAndForgetsWhatIsOld) {
   EXPECT_EQ(load_.Wait(now_ + std::chrono::minutes(1)), Clock::duration{});
   now_ += std::chrono::minutes(1);
   EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(1)), now_).ok());
+}
+
+// As that of a cold start should be.
+TEST_F(LoadEstimateTest, ForgetsForGood) {
+  End(Begin(1), milliseconds(5000));
+  now_ += std::chrono::minutes(1);
+  End(Begin(1), milliseconds(1));
+  Push(1);
+  EXPECT_EQ(load_.Wait(now_), milliseconds(1));
+}
+
+TEST_F(LoadEstimateTest, RemembersWhileItRuns) {
+  constexpr milliseconds kLong(60'000);
+  End(Begin(1), kLong);
+  const Jobs running = Begin(1);
+  now_ += kLong / 2;
+  Push(1);
+  EXPECT_EQ(load_.Wait(now_), kLong + kLong / 2);
+}
+
+TEST_F(LoadEstimateTest, LeavesWhatIsLateAlreadyToOthers) {
+  Teach();
+  Push(1);
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(0)), now_).ok());
+  EXPECT_TRUE(load_.CheckBeforeQueue(*MakeJob(100, milliseconds(5)), now_ + milliseconds(5)).ok());
 }
 
 }  // namespace

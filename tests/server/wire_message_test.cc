@@ -67,7 +67,7 @@ std::string ExplainOf(const std::string& attend) {
   }
 }
 
-// Each would cost protobuf some 50 times its size in memory.
+// Which would cost protobuf many times their size in memory.
 TEST(WireRequestTest, RefusesFloodsOfSmallMessages) {
   struct {
     std::string flood;
@@ -76,7 +76,9 @@ TEST(WireRequestTest, RefusesFloodsOfSmallMessages) {
       {Repeated(std::string("\x52\x00", 2), (1 << 20) + 1), "TOO_MANY_MASKS"},
       {Repeated(std::string("\x5a\x00", 2), 17), "TOO_MANY_OUTPUTS"},
       {Repeated(std::string("\x7a\x00", 2), (1 << 20) + 4), "TOO_MANY_PAYLOADS"},
-      {Repeated(std::string("\x38\x01", 2), (32 << 20) + 1), "HEADER_TOO_LARGE"},  // q_lens
+      {Repeated(std::string("\x38\x01", 2), (16 << 20) + 1), "HEADER_TOO_LARGE"},  // q_lens
+      {Repeated(std::string("\x1a\x00", 2), (16 << 20) + 1), "HEADER_TOO_LARGE"},  // unknown, by its type
+      {Repeated(std::string("\x60\x00", 2), (16 << 20) + 1), "HEADER_TOO_LARGE"},  // q_scales, but varints
   };
   for (const auto& [flood, reason] : cases) {
     SCOPED_TRACE(reason);
@@ -87,11 +89,21 @@ TEST(WireRequestTest, RefusesFloodsOfSmallMessages) {
   }
 }
 
+TEST(WireRequestTest, TakesAnyNumberOfScales) {
+  v1::AttendRequest request = Named("scaled");
+  request.mutable_q_scales()->Resize(9 << 20, 0.5f);  // 36 MiB
+  const auto parsed = WireRequest::Parse(BufferOf(request.SerializeAsString()), kNoLimit);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ((*parsed)->header().q_scales_size(), 9 << 20);
+}
+
 TEST(WireRequestTest, CountsAcrossThePartsOfAnExplainRequest) {
   const std::string half = ExplainOf(Repeated(std::string("\x5a\x00", 2), 9));
   EXPECT_TRUE(WireRequest::ParseExplain(BufferOf(half), kNoLimit).ok());
   ExpectError(WireRequest::ParseExplain(BufferOf(half + half), kNoLimit).status(),
               absl::StatusCode::kInvalidArgument, "TOO_MANY_OUTPUTS");
+  ExpectError(WireRequest::ParseExplain(BufferOf(Repeated(ExplainOf(""), 17)), kNoLimit).status(),
+              absl::StatusCode::kInvalidArgument, "TOO_MANY_PARTS");
 }
 
 TEST(WireRequestTest, TakesTheMergedRequestOfAnExplainRequest) {
