@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the CPU image with a real Docker engine, runs it and holds it to what README.md says. See --help.
+# Builds the images with a real Docker engine, runs them and holds them to what README.md says. See --help.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -7,11 +7,11 @@ readonly root=$PWD
 readonly base=debian:12-slim
 readonly max_bytes_above_base=150000000
 readonly name=tessera-test-$$
-readonly image=$name:cpu
+image=$name:cpu
 
 usage() {
   cat <<END
-Usage: deploy/test_image.sh [--jobs=N] [--ccache=FOLDER] [--tarball=FILE]
+Usage: deploy/test_image.sh [--jobs=N] [--ccache=FOLDER] [--tarball=FILE] [--cuda=FOLDER]
 
 Builds the CPU image and checks what it holds and how it runs: health, attention through the published port, drain on
 SIGTERM, and all of that with a read-only root, no capabilities, a memory limit and no root; then compose, up and down.
@@ -21,17 +21,21 @@ and ends it afterwards.
   --jobs=N          compile with N jobs; default: one per core ($(nproc))
   --ccache=FOLDER   start from what this compiler cache has; it is only read
   --tarball=FILE    compile nothing: take the programs from this release tarball, made on Debian 12
+  --cuda=FOLDER     build the GPU image too, on the base with this CUDA toolkit (/usr/local/cuda) in it where NVIDIA's
+                    image would be, and run it without a GPU: how it says so, and serves on the CPU
 END
 }
 
 jobs=$(nproc)
 contexts=()
 tarball=""
+cuda=""
 for argument in "$@"; do
   case $argument in
     --jobs=*) jobs=${argument#--jobs=} ;;
     --ccache=*) contexts+=(--build-context "ccache=$(realpath --canonicalize-existing "${argument#--ccache=}")") ;;
     --tarball=*) tarball=$(realpath --canonicalize-existing "${argument#--tarball=}") ;;
+    --cuda=*) cuda=$(realpath --canonicalize-existing "${argument#--cuda=}") ;;
     -h | --help) usage; exit 0 ;;
     *) echo "test_image: unknown argument: $argument" >&2; usage >&2; exit 2 ;;
   esac
@@ -55,7 +59,7 @@ clean_up() {
   if docker info >/dev/null 2>&1; then
     "${compose[@]}" --profile '*' down --volumes --timeout=1 >/dev/null 2>&1 || true
     docker rm --force "$name" >/dev/null 2>&1 || true
-    docker image rm --force "$image" >/dev/null 2>&1 || true
+    docker image rm --force "$name:cpu" "$name:gpu" "$name:cuda-base" >/dev/null 2>&1 || true
   fi
   stop_engine
   rm -rf "$work"
@@ -65,20 +69,35 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-build_image() {
-  if [[ -n $tarball ]]; then
-    mkdir -p "$work/made/release"
-    cp "$tarball" "$work/made/release"
-    contexts+=(--build-context "build=$work/made")
-  fi
-  TESSERA_COMMIT=$(git describe --always --dirty 2>/dev/null || echo unknown)
+# docker_build ARGUMENT...
+docker_build() {
   # In the background: bash heeds a signal while it waits, and not while a command runs.
-  docker build --progress=plain --file deploy/Dockerfile --tag "$image" --build-arg "JOBS=$jobs" \
-    --build-arg "TESSERA_COMMIT=$TESSERA_COMMIT" "${contexts[@]}" . >"$work/last.log" 2>&1 &
+  docker build --progress=plain "$@" >"$work/last.log" 2>&1 &
   build_pid=$!
   wait "$build_pid" || fail "the image does not build"
   build_pid=""
-  rm "$work/last.log"
+}
+
+# build_image ARGUMENT...: $image
+build_image() {
+  TESSERA_COMMIT=$(git describe --always --dirty 2>/dev/null || echo unknown)
+  docker_build --file deploy/Dockerfile --tag "$image" --build-arg "JOBS=$jobs" \
+    --build-arg "TESSERA_COMMIT=$TESSERA_COMMIT" "${contexts[@]}" "$@" .
+}
+
+use_tarball() {
+  mkdir -p "$work/made/release"
+  cp "$tarball" "$work/made/release"
+  contexts+=(--build-context "build=$work/made")
+}
+
+# $name:cuda-base: the base, and the toolkit where NVIDIA's image has it.
+build_cuda_base() {
+  mkdir "$work/cuda"
+  # shellcheck disable=SC2016
+  printf 'FROM %s\nCOPY --from=cuda . /usr/local/cuda/\nENV PATH=/usr/local/cuda/bin:$PATH\n' "$base" \
+    >"$work/cuda/Dockerfile"
+  docker_build --tag "$name:cuda-base" --build-context "cuda=$cuda" "$work/cuda"
 }
 
 # in_image COMMAND...: in the image, without its server.
@@ -228,6 +247,23 @@ check_exit_status() {
   docker rm "$name" >/dev/null
 }
 
+# The server of the GPU image, where there is no GPU: it has the CUDA backends, says why it does not use them, and takes
+# the CPU; asked for a GPU, it ends.
+check_gpu_image() {
+  local log status=0
+  docker logs "$name" >"$work/log" 2>&1
+  log=$(grep 'event=cpu_fallback' "$work/log") || fail "it does not say that it falls back: $(<"$work/log")"
+  [[ $log != *"this build has no CUDA"* ]] || fail "it was built without CUDA: $log"
+  pass "$log"
+  attend auto bf16 on_cpu
+  grep --quiet '"backend": *"cpu_fused"' "$work/on_cpu.json" || fail "not on the CPU: $(<"$work/on_cpu.json")"
+  docker stop "$name" >/dev/null
+  check_exit_status
+  log=$(docker run --rm --network=none "$image" --cuda-device=0 2>&1) || status=$?
+  [[ $status -eq 1 && $log == *"cuda"* ]] || fail "asked for a GPU, it ends with $status: $log"
+  pass "asked for a GPU, it ends with $status: $log"
+}
+
 check_compose() {
   export TESSERA_IMAGE=$image TESSERA_PORT=0 TESSERA_MEMORY=1g TESSERA_FLAGS=--threads=1
   "${compose[@]}" --profile '*' config --quiet
@@ -253,6 +289,7 @@ section "Engine"
 start_engine "$work" "$base"
 docker version --format 'Docker {{.Server.Version}}'
 section "Build"
+[[ -z $tarball ]] || use_tarball
 build_image
 section "Contents"
 check_contents
@@ -266,4 +303,14 @@ check_confinement
 check_drain
 section "Compose"
 check_compose
+if [[ -n $cuda ]]; then
+  section "GPU image"
+  image=$name:gpu
+  build_cuda_base
+  build_image --build-arg "BUILD_BASE=$name:cuda-base"
+  check_contents
+  run_server --threads=2
+  check_probe
+  check_gpu_image
+fi
 printf '\nAll is well (%d s).\n' "$SECONDS"
