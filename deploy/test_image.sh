@@ -260,7 +260,7 @@ check_gpu_image() {
   docker stop "$name" >/dev/null
   check_exit_status
   log=$(docker run --rm --network=none "$image" --cuda-device=0 2>&1) || status=$?
-  [[ $status -eq 1 && $log == *"cuda"* ]] || fail "asked for a GPU, it ends with $status: $log"
+  [[ $status -eq 1 && $log == *NVIDIA* ]] || fail "asked for a GPU, it ends with $status: $log"
   pass "asked for a GPU, it ends with $status: $log"
 }
 
