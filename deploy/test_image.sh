@@ -87,7 +87,7 @@ build_image() {
 
 use_tarball() {
   mkdir -p "$work/made/release"
-  cp "$tarball" "$work/made/release"
+  cp "$tarball" "$work/made/release/tessera-given.tar.gz"
   contexts+=(--build-context "build=$work/made")
 }
 
